@@ -1,0 +1,47 @@
+"""The error tree: one class for each thing a caller does differently."""
+
+
+class EmbedError(Exception):
+    """Every error this project raises on purpose; its message says what to do."""
+
+
+class InputError(EmbedError):
+    """The request is wrong; sending it again cannot help.
+
+    Attributes:
+        param: Name of the field at fault, as the caller wrote it, or None.
+        index: Position of the input at fault in the request, or None.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None, index: int | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        self.index = index
+
+
+class InputTooLongError(InputError):
+    """A text is longer than the model takes and `truncate` is NONE."""
+
+
+class OverloadedError(EmbedError):
+    """The queue is full; the same request can succeed later.
+
+    Attributes:
+        retry_after_seconds: How long the queue needs to drain at its present pace, at least 1.
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ClosedError(EmbedError):
+    """The runtime was closed, or is closing, and takes no more work."""
+
+
+class BundleError(EmbedError):
+    """The bundle is missing, damaged, too new, or built for another machine."""
+
+
+class EngineError(EmbedError):
+    """The engine failed on a valid batch."""
