@@ -1,8 +1,9 @@
 """`manifest.json`: all that a bundle says about itself, read strictly and written once."""
 
 import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, dataclass_transform
 
 import msgspec
 
@@ -14,6 +15,9 @@ MANIFEST_NAME = "manifest.json"
 CERTIFICATE_NAME = "certificate.json"
 TOKENIZER_NAME = "tokenizer.json"
 
+MAX_MANIFEST_BYTES = 1 << 24
+MAX_SIZE = (1 << 31) - 1
+
 PoolingMode: TypeAlias = Literal[
     "cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"
 ]
@@ -22,11 +26,15 @@ Dialect: TypeAlias = Literal["padded", "packed", "packed-fp16", "packed-bf16"]
 Device: TypeAlias = Literal["cpu", "cuda"]
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An immutable part of the manifest; unknown keys are refused."""
+    """An immutable part of the manifest; unknown keys are refused.
+
+    A subclass repeats `kw_only`: of the options above, msgspec inherits all but that one.
+    """
 
 
-class Model(Record):
+class Model(Record, kw_only=True):
     """Where the bundle's weights came from."""
 
     id: str
@@ -36,7 +44,7 @@ class Model(Record):
     license: str | None = None
 
 
-class Pooling(Record):
+class Pooling(Record, kw_only=True):
     """How token vectors become one vector; several modes are concatenated in this order.
 
     The names are those of Sentence-Transformers' pooling configuration.
@@ -46,7 +54,7 @@ class Pooling(Record):
     include_prompt: bool = True
 
 
-class Dense(Record):
+class Dense(Record, kw_only=True):
     """A linear head after pooling."""
 
     in_features: int
@@ -55,7 +63,7 @@ class Dense(Record):
     activation: str
 
 
-class Dimensions(Record):
+class Dimensions(Record, kw_only=True):
     """Vector sizes: the native one, and the smaller ones the model was trained for.
 
     `matryoshka` None: only `native`; empty: any size from 1 to `native`; else the listed sizes.
@@ -83,7 +91,7 @@ class Dimensions(Record):
         return ", ".join(str(size) for size in sorted({*self.matryoshka, self.native}))
 
 
-class TokenizerSpec(Record):
+class TokenizerSpec(Record, kw_only=True):
     """What the runtime must know beyond `tokenizer.json`."""
 
     vocab_size: int
@@ -92,7 +100,7 @@ class TokenizerSpec(Record):
     num_special_tokens: int = 2
 
 
-class Positions(Record):
+class Positions(Record, kw_only=True):
     """How position ids count: from `offset`, not counting `skip_id` tokens where one is given.
 
     RoBERTa starts at pad_token_id + 1 and gives pad_token_id to every pad token, also to one that
@@ -103,7 +111,7 @@ class Positions(Record):
     skip_id: int | None = None
 
 
-class Graph(Record):
+class Graph(Record, kw_only=True):
     """One ONNX file and the weight file it shares with its siblings."""
 
     dialect: Dialect
@@ -111,7 +119,7 @@ class Graph(Record):
     opset: int
 
 
-class EngineEntry(Record):
+class EngineEntry(Record, kw_only=True):
     """One engine of the bundle; entries stand in order of preference, the fastest first.
 
     Attributes:
@@ -145,14 +153,14 @@ class EngineEntry(Record):
     fingerprint: str
 
 
-class File(Record):
+class File(Record, kw_only=True):
     """Size and SHA-256 (64 hex digits) of one file."""
 
     num_bytes: int
     sha256: str
 
 
-class Manifest(Record):
+class Manifest(Record, kw_only=True):
     """Everything the runtime needs to know about a bundle."""
 
     schema_version: int
@@ -175,3 +183,232 @@ class Manifest(Record):
     engines: tuple[EngineEntry, ...]
     versions: dict[str, str]
     files: dict[str, File]
+
+
+class _Version(msgspec.Struct):
+    """The one field that is read before anything else is believed."""
+
+    schema_version: int
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest of a bundle; no other file is opened.
+
+    Raises:
+        BundleError: It is missing, damaged, of another schema, or contradicts itself.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise BundleError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes, not a manifest")
+        text = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        version = msgspec.json.decode(text, type=_Version).schema_version
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"{path}: schema version {version}, this release reads {SCHEMA_VERSION};"
+                " export the model again or install the release that wrote it"
+            )
+        manifest = msgspec.json.decode(text, type=Manifest)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path}: not a valid manifest: {error}") from error
+    _check(manifest, path)
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest into a bundle, in the form `read_manifest` takes.
+
+    Raises:
+        BundleError: The manifest contradicts itself, so no reader would take it.
+    """
+    path = folder / MANIFEST_NAME
+    _check(manifest, path)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+
+
+def describe_file(path: Path) -> File:
+    """Measure and hash one file."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return File(num_bytes=stream.tell(), sha256=digest)
+
+
+def verify_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> None:
+    """Check that files of a bundle are the very bytes the manifest speaks of.
+
+    Raises:
+        BundleError: A file is not in the manifest, is missing, or was changed.
+    """
+    for name in names:
+        expected = manifest.files.get(name)
+        if expected is None:
+            raise BundleError(f"{folder}: the manifest lists no file {name!r}")
+        path = folder / name
+        try:
+            # The size first: a file cut short is told without hashing gigabytes.
+            num_bytes = path.stat().st_size
+            intact = num_bytes == expected.num_bytes and describe_file(path) == expected
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+        if not intact:
+            raise BundleError(
+                f"{path}: not the file the manifest describes ({num_bytes} bytes, expected"
+                f" {expected.num_bytes} with SHA-256 {expected.sha256[:12]}...);"
+                " copy or export the bundle again"
+            )
+
+
+def fingerprint(entry: EngineEntry, *, graphs: Sequence[Graph], files: Mapping[str, File]) -> str:
+    """Hash all that decides what an engine computes: where two agree, so do their vectors.
+
+    Covers the bytes of the engine and of its graph, the library that built it, and what for;
+    not the measurements (`tokens_per_second`, `certified`) and not `entry.fingerprint` itself.
+    """
+    names = {*entry.files}
+    for graph in graphs:
+        if graph.dialect == entry.dialect:
+            names.update(graph.files)
+    facts = [
+        entry.backend, entry.dialect, entry.precision, entry.device, entry.producer,
+        list(entry.targets), [(name, files[name].sha256) for name in sorted(names)],
+    ]  # fmt: skip
+    return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
+
+
+def locate_bundle(path: Path) -> tuple[Path, str | None]:
+    """Find the bundle a path means: its folder, or one engine file in it.
+
+    Returns:
+        The folder, and the name of the engine file as the manifest spells it where one was named.
+
+    Raises:
+        BundleError: There is nothing there, or it is not a bundle.
+    """
+    if path.is_dir():
+        if (path / MANIFEST_NAME).is_file():
+            return path, None
+        if (path / "config.json").is_file():
+            raise BundleError(
+                f"{path} is a checkpoint, not a bundle; compile it first: embed-export {path}"
+            )
+        raise BundleError(
+            f"{path} is not a bundle: it has no {MANIFEST_NAME}; embed-export writes bundles"
+        )
+    if not path.is_file():
+        raise BundleError(f"{path}: no such file or folder; give a bundle that embed-export wrote")
+    for folder in list(path.absolute().parents)[:3]:
+        if (folder / MANIFEST_NAME).is_file():
+            name = path.absolute().relative_to(folder).as_posix()
+            return folder, None if name == MANIFEST_NAME else name
+    raise BundleError(f"{path} is in no bundle: no {MANIFEST_NAME} beside or above it")
+
+
+def _check(manifest: Manifest, path: Path) -> None:
+    """Refuse a manifest that contradicts itself, with its first contradiction."""
+    for problem in _problems(manifest):
+        raise BundleError(f"{path}: {problem}; export the model again")
+
+
+def _problems(manifest: Manifest) -> Iterator[str]:
+    """Yield every contradiction, cheapest first; later ones may rely on earlier ones."""
+    yield from _size_problems(manifest)
+    yield from _vector_problems(manifest)
+    yield from _file_problems(manifest)
+    yield from _engine_problems(manifest)
+    if manifest.schema_version != SCHEMA_VERSION:
+        yield f"schema version {manifest.schema_version}, this release writes {SCHEMA_VERSION}"
+    if manifest.default_prompt is not None and manifest.default_prompt not in manifest.prompts:
+        yield f"default prompt {manifest.default_prompt!r} is not among the prompts"
+    if "embedding" not in manifest.outputs:
+        yield "outputs lack 'embedding'"
+
+
+def _size_problems(manifest: Manifest) -> Iterator[str]:
+    """Yield numbers outside what any model can have."""
+    for name, value, least in (
+        ("dimensions.native", manifest.dimensions.native, 1),
+        ("max_tokens", manifest.max_tokens, 1),
+        ("hidden_size", manifest.hidden_size, 1),
+        ("num_layers", manifest.num_layers, 1),
+        ("tokenizer.vocab_size", manifest.tokenizer.vocab_size, 1),
+        ("tokenizer.pad_token_id", manifest.tokenizer.pad_token_id, 0),
+        ("tokenizer.num_special_tokens", manifest.tokenizer.num_special_tokens, 0),
+        ("positions.offset", manifest.positions.offset, 0),
+        *(
+            (f"heads[{i}].in_features", head.in_features, 1)
+            for i, head in enumerate(manifest.heads)
+        ),
+    ):
+        if not least <= value <= MAX_SIZE:
+            yield f"{name} is {value}, outside {least}..{MAX_SIZE}"
+    if manifest.tokenizer.pad_token_id >= manifest.tokenizer.vocab_size:
+        yield (
+            f"pad_token_id {manifest.tokenizer.pad_token_id} is outside the vocabulary of"
+            f" {manifest.tokenizer.vocab_size}"
+        )
+
+
+def _vector_problems(manifest: Manifest) -> Iterator[str]:
+    """Yield sizes that do not chain: pooled token vectors through the heads to the native size."""
+    if not manifest.pooling.modes:
+        yield "pooling has no mode"
+    size = manifest.hidden_size * len(manifest.pooling.modes)
+    for number, head in enumerate(manifest.heads):
+        if head.in_features != size:
+            yield f"heads[{number}] takes {head.in_features} values but gets {size}"
+        size = head.out_features
+    native = manifest.dimensions.native
+    if native != size:
+        yield f"dimensions.native is {native} but pooling and heads give {size}"
+    for size in manifest.dimensions.matryoshka or ():
+        if not 1 <= size <= native:
+            yield f"matryoshka size {size} is outside 1..{native}"
+
+
+def _file_problems(manifest: Manifest) -> Iterator[str]:
+    """Yield names that leave the bundle and hashes that are none."""
+    for name, file in manifest.files.items():
+        plain = PurePosixPath(name)
+        if (
+            plain.is_absolute()
+            or ".." in plain.parts
+            or str(plain) != name
+            or any(character in name for character in "\\:\0")
+        ):
+            yield f"file name {name!r} is not a plain path inside the bundle"
+        if name == MANIFEST_NAME:
+            yield f"{MANIFEST_NAME} cannot hold its own hash"
+        if file.num_bytes < 0:
+            yield f"file {name!r} has {file.num_bytes} bytes"
+        if not _is_sha256(file.sha256):
+            yield f"file {name!r} has no valid SHA-256"
+    if TOKENIZER_NAME not in manifest.files:
+        yield f"files lack {TOKENIZER_NAME}"
+    for graph in manifest.graphs:
+        if not graph.files:
+            yield f"graph {graph.dialect!r} has no file"
+        for name in graph.files:
+            if name not in manifest.files:
+                yield f"graph {graph.dialect!r} names the unknown file {name!r}"
+
+
+def _engine_problems(manifest: Manifest) -> Iterator[str]:
+    """Yield engines whose files are unknown or whose limits cannot be."""
+    for entry in manifest.engines:
+        if entry.file not in entry.files:
+            yield f"engine {entry.backend!r} does not list its own file {entry.file!r}"
+        for name in entry.files:
+            if name not in manifest.files:
+                yield f"engine {entry.backend!r} names the unknown file {name!r}"
+        if entry.max_batch_tokens is not None and not 1 <= entry.max_batch_tokens <= MAX_SIZE:
+            yield f"engine {entry.backend!r} has max_batch_tokens {entry.max_batch_tokens}"
+        if not _is_sha256(entry.fingerprint):
+            yield f"engine {entry.backend!r} has no valid fingerprint"
+
+
+def _is_sha256(text: str) -> bool:
+    """Tell whether a text is 64 lower-case hex digits."""
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")

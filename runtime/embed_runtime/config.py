@@ -1,0 +1,41 @@
+"""How a runtime uses its machine: limits and threads, each with its help text."""
+
+from dataclasses import dataclass, field
+
+from embed_runtime.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeConfig:
+    """Limits of one runtime; flags and environment names are derived from these fields."""
+
+    num_threads: int | None = field(
+        default=None,
+        metadata={"help": "threads for one engine call (default: one per physical core)"},
+    )
+    max_batch_tokens: int | None = field(
+        default=None,
+        metadata={"help": "tokens in one batch (default: what keeps this engine busy)"},
+    )
+    max_queue_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "tokens that may wait before requests are refused (default: 256 batches)"
+        },
+    )
+    num_tokenizer_threads: int = field(
+        default=2,
+        metadata={"help": "threads that turn long texts into tokens beside the caller's"},
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse limits nothing could run under."""
+        for name in (
+            "num_threads",
+            "max_batch_tokens",
+            "max_queue_tokens",
+            "num_tokenizer_threads",
+        ):
+            value: int | None = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}={value} must be at least 1", param=name)

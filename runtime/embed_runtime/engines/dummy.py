@@ -1,0 +1,108 @@
+"""Deterministic vectors out of token ids, without a model: tests and benchmarks of the rest."""
+
+import numpy as np
+import numpy.typing as npt
+
+from embed_runtime.engines import (
+    Availability,
+    Backend,
+    BuildSpec,
+    BuiltEngine,
+    Engine,
+    LoadSpec,
+)
+from embed_runtime.types import Batch, FloatArray, OutputName, Precision
+
+_PRODUCER = "dummy 1"
+
+
+class DummyEngine:
+    """Hashes token ids into vectors; a row depends on its own ids and skipped count alone."""
+
+    def __init__(self, *, dimensions: int, hidden_size: int, normalize: bool) -> None:
+        self._dimensions = dimensions
+        self._hidden_size = hidden_size
+        self._normalize = normalize
+
+    def run(self, batch: Batch) -> dict[OutputName, FloatArray]:
+        """Compute `batch.outputs`; see `Engine.run`."""
+        outputs: dict[OutputName, FloatArray] = {}
+        if "token_embeddings" in batch.outputs:
+            outputs["token_embeddings"] = _hash_vectors(batch.input_ids, self._hidden_size)
+        if "pooled" in batch.outputs or "embedding" in batch.outputs:
+            pooled = self._pool(batch)
+            if "pooled" in batch.outputs:
+                outputs["pooled"] = pooled
+            if "embedding" in batch.outputs:
+                outputs["embedding"] = _unit(pooled) if self._normalize else pooled.copy()
+        return outputs
+
+    def close(self) -> None:
+        """Hold nothing, free nothing."""
+
+    def _pool(self, batch: Batch) -> FloatArray:
+        """Hash each row's pooled ids, order included, into one vector of a length of its own."""
+        keys = np.zeros(batch.num_rows, np.uint32)
+        for row in range(batch.num_rows):
+            start = int(batch.cu_seqlens[row]) + int(batch.num_skipped[row])
+            ids = batch.input_ids[start : batch.cu_seqlens[row + 1]].astype(np.uint32)
+            weights = np.arange(1, len(ids) + 1, dtype=np.uint32) * np.uint32(2654435761)
+            keys[row] = (_mix(ids) * (weights | np.uint32(1))).sum(dtype=np.uint32)
+        scale = 1 + _mix(keys) % np.uint32(1000) / 1000
+        return _unit(_hash_vectors(keys, self._dimensions)) * scale.astype(np.float32)[:, None]
+
+
+def _mix(values: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.uint32]:
+    """Scatter 32-bit integers (the finalizer of MurmurHash3, in the public domain)."""
+    mixed = values.astype(np.uint32)
+    mixed ^= mixed >> np.uint32(16)
+    mixed *= np.uint32(0x85EBCA6B)
+    mixed ^= mixed >> np.uint32(13)
+    mixed *= np.uint32(0xC2B2AE35)
+    mixed ^= mixed >> np.uint32(16)
+    return mixed
+
+
+def _hash_vectors(keys: npt.NDArray[np.integer], size: int) -> FloatArray:
+    """Give every key its own [size] values between -1 and 1."""
+    columns = _mix(np.arange(1, size + 1, dtype=np.uint32))
+    mixed = _mix(_mix(keys.astype(np.uint32))[:, None] ^ columns[None, :])
+    return (mixed.astype(np.float64) / 2**31 - 1).astype(np.float32)
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    """Scale rows to length 1."""
+    norms: FloatArray = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
+    np.maximum(norms, 1e-12, out=norms)
+    return vectors / norms
+
+
+def _precision(precision: Precision) -> Precision:
+    return precision
+
+
+def _probe() -> Availability:
+    return Availability(reason="", producer=_PRODUCER, can_build=True)
+
+
+def _build(spec: BuildSpec) -> BuiltEngine:
+    return BuiltEngine(file=spec.graph, files=(spec.graph,), producer=_PRODUCER, device="cpu")
+
+
+def _load(spec: LoadSpec) -> Engine:
+    return DummyEngine(
+        dimensions=spec.manifest.dimensions.native,
+        hidden_size=spec.manifest.hidden_size,
+        normalize=spec.manifest.normalize,
+    )
+
+
+BACKEND = Backend(
+    extra="embed-runtime",
+    dialect=lambda _: "packed",
+    precision=_precision,
+    probe=_probe,
+    build=_build,
+    load=_load,
+    max_batch_tokens=4096,
+)

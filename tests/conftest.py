@@ -1,0 +1,116 @@
+"""Fixtures every area may use: bundles that need no model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
+
+from embed_runtime.manifest import (
+    TOKENIZER_NAME,
+    Dimensions,
+    EngineEntry,
+    Graph,
+    Manifest,
+    Model,
+    Pooling,
+    Positions,
+    TokenizerSpec,
+    describe_file,
+    fingerprint,
+    write_manifest,
+)
+
+WORDS = """a the of to and in is it you that he was for on are with as his they be at one have
+this from or had by hot but some what there we can out other were all your when up use word how
+said an each she which do their time if will way about many then them would write like so these
+her long make thing see him two has look more day could go come did my sound no most number who
+over know water than call first people may down side been now find any new work part take get
+place made live where after back little only round man year came show every good me give our
+under name very through just form much great think say help low line before turn cause same mean
+differ move right boy old too does tell sentence set three want air well also play small end put
+home read hand port large spell add even land here must big high such follow act why ask men
+query passage document search text vector model"""
+
+
+@pytest.fixture(scope="session")
+def dummy_tokenizer() -> Tokenizer:
+    """A small real tokenizer: WordPiece over English words and single characters."""
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    characters = [chr(code) for code in range(33, 127)] + ["é", "ß", "你", "好"]
+    pieces = [*specials, *characters, *(f"##{one}" for one in characters), *WORDS.split()]
+    vocab = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(WordPiece(vocab, unk_token="[UNK]"))
+    tokenizer.normalizer = BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    # The stub of this method has a list of nothing in particular.
+    tokenizer.add_special_tokens(specials)  # pyright: ignore[reportUnknownMemberType]
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocab["[CLS]"]), ("[SEP]", vocab["[SEP]"])],
+    )
+    return tokenizer
+
+
+@pytest.fixture
+def dummy_bundle(tmp_path: Path, dummy_tokenizer: Tokenizer) -> Callable[..., Path]:
+    """Write a complete bundle for the `dummy` engine and return its folder.
+
+    `dummy_bundle()` has 32 dimensions (any smaller size allowed), prompts `query` and `document`
+    and 64 tokens at most; keyword arguments replace fields of the manifest, `name` the folder.
+    """
+
+    def write(name: str = "dummy", **fields: Any) -> Path:
+        folder = tmp_path / name
+        (folder / "graphs").mkdir(parents=True)
+        dummy_tokenizer.save(str(folder / TOKENIZER_NAME))
+        graph = "graphs/packed.onnx"
+        (folder / graph).write_bytes(b"the dummy engine needs no graph")
+        files = {one: describe_file(folder / one) for one in (TOKENIZER_NAME, graph)}
+        graphs = (Graph(dialect="packed", files=(graph,), opset=20),)
+        entry = EngineEntry(
+            backend="dummy",
+            file=graph,
+            files=(graph,),
+            dialect="packed",
+            precision="fp32",
+            device="cpu",
+            producer="dummy 1",
+            certified=True,
+            fingerprint="",
+        )
+        entry = msgspec.structs.replace(
+            entry, fingerprint=fingerprint(entry, graphs=graphs, files=files)
+        )
+        manifest = Manifest(
+            schema_version=1,
+            model=Model(id=f"tests/{name}", architecture="DummyModel", model_type="dummy"),
+            precision="fp32",
+            pooling=Pooling(modes=("mean",)),
+            normalize=True,
+            dimensions=Dimensions(native=32, matryoshka=()),
+            max_tokens=64,
+            hidden_size=32,
+            num_layers=2,
+            prompts={"query": "query: ", "document": "document: "},
+            tokenizer=TokenizerSpec(
+                vocab_size=dummy_tokenizer.get_vocab_size(), pad_token_id=0, num_special_tokens=2
+            ),
+            positions=Positions(),
+            outputs=("embedding", "pooled", "token_embeddings"),
+            graphs=graphs,
+            engines=(entry,),
+            versions={"embed-runtime": "0.1.0"},
+            files=files,
+        )
+        write_manifest(folder, msgspec.structs.replace(manifest, **fields))
+        return folder
+
+    return write
