@@ -15,7 +15,7 @@ CERTIFICATE_VERSION = 1
 _NO_DIGEST = "0" * 64
 
 
-class Machine(Record, frozen=True, kw_only=True):
+class Machine(Record, kw_only=True):
     """Where figures were measured.
 
     Attributes:
@@ -31,7 +31,7 @@ class Machine(Record, frozen=True, kw_only=True):
     system: str
 
 
-class Limits(Record, frozen=True, kw_only=True):
+class Limits(Record, kw_only=True):
     """What an engine's figures had to meet; None where the precision sets no limit."""
 
     cosine_min: float
@@ -41,7 +41,7 @@ class Limits(Record, frozen=True, kw_only=True):
     max_activation: float | None
 
 
-class Figures(Record, frozen=True, kw_only=True):
+class Figures(Record, kw_only=True):
     """What was measured over the probe texts.
 
     Differences are between single values, after dividing both vectors by the reference's length.
@@ -73,7 +73,7 @@ class Figures(Record, frozen=True, kw_only=True):
     tokens_per_second: float
 
 
-class ReferenceIdentity(Record, frozen=True, kw_only=True):
+class ReferenceIdentity(Record, kw_only=True):
     """The original model's run that every engine is compared with.
 
     Attributes:
@@ -87,7 +87,7 @@ class ReferenceIdentity(Record, frozen=True, kw_only=True):
     max_activation: float | None
 
 
-class EngineCertificate(Record, frozen=True, kw_only=True):
+class EngineCertificate(Record, kw_only=True):
     """One engine: its figures, or why there are none.
 
     Attributes:
@@ -128,7 +128,7 @@ class EngineCertificate(Record, frozen=True, kw_only=True):
         )
 
 
-class Certificate(Record, frozen=True, kw_only=True):
+class Certificate(Record, kw_only=True):
     """All engines of a bundle, in the manifest's order.
 
     Attributes:
