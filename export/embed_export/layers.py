@@ -1,0 +1,259 @@
+"""The layers models are made of: embedding, linear, norm, attention, feed-forward."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from onnx import TensorProto
+
+from embed_export.graph import Graph, Value
+from embed_export.weights import Weights
+from embed_runtime.types import FloatArray
+
+Activation: TypeAlias = Literal[
+    "gelu", "gelu_tanh", "relu", "tanh", "sigmoid", "silu", "identity"
+]
+
+# The largest magnitude of symmetric int8, and the zero point that makes it uint8.
+INT8_LIMIT = 127.0
+UINT8_ZERO = 128
+# Keeps the scale of an all-zero row from being zero; any smaller activation rounds to zero anyway.
+SMALLEST_SCALE = 1e-8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linear:
+    """A linear layer as checkpoints store it.
+
+    Attributes:
+        name: Name of its tensors in the graph.
+        out_features: Width of its output.
+        weight: Gives [out_features, in_features] float32.
+        bias: Gives [out_features] float32; None without one.
+    """
+
+    name: str
+    out_features: int
+    weight: Callable[[], FloatArray]
+    bias: Callable[[], FloatArray] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Norm:
+    """A layer norm: [H] weight and bias, and the epsilon under the root."""
+
+    name: str
+    weight: Callable[[], FloatArray]
+    bias: Callable[[], FloatArray]
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """The weights of one encoder layer: attention and feed-forward, a norm after each."""
+
+    query: Linear
+    key: Linear
+    value: Linear
+    attention_output: Linear
+    attention_norm: Norm
+    up: Linear
+    down: Linear
+    output_norm: Norm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heads:
+    """How a width is split into attention heads."""
+
+    num_heads: int
+    head_size: int
+
+    @property
+    def width(self) -> int:
+        """Width of queries, and of the attention's output."""
+        return self.num_heads * self.head_size
+
+
+def read_linear(
+    weights: Weights, name: str, in_features: int, out_features: int, *, bias: bool = True
+) -> Linear:
+    """Find a linear layer in a checkpoint; its tensors are read when a graph is written."""
+    return Linear(
+        name=name,
+        out_features=out_features,
+        weight=lambda: weights.take(f"{name}.weight", (out_features, in_features)),
+        bias=(lambda: weights.take(f"{name}.bias", (out_features,))) if bias else None,
+    )
+
+
+def read_norm(weights: Weights, name: str, width: int, epsilon: float) -> Norm:
+    """Find a layer norm in a checkpoint."""
+    return Norm(
+        name=name,
+        weight=lambda: weights.take(f"{name}.weight", (width,)),
+        bias=lambda: weights.take(f"{name}.bias", (width,)),
+        epsilon=epsilon,
+    )
+
+
+def merge(name: str, parts: Sequence[Linear]) -> Linear:
+    """Put linear layers that read the same input side by side: one matrix product for all."""
+    biases = [part.bias for part in parts]
+    assert all(bias is None for bias in biases) or all(bias is not None for bias in biases)
+    return Linear(
+        name=name,
+        out_features=sum(part.out_features for part in parts),
+        weight=lambda: np.concatenate([part.weight() for part in parts], axis=0),
+        bias=(
+            None
+            if biases[0] is None
+            else lambda: np.concatenate([bias() for bias in biases if bias is not None])
+        ),
+    )
+
+
+def scale(layer: Linear, factor: float) -> Linear:
+    """Multiply a linear layer's output by a factor, inside its weights."""
+    bias = layer.bias
+    return Linear(
+        name=layer.name,
+        out_features=layer.out_features,
+        weight=lambda: layer.weight() * np.float32(factor),
+        bias=None if bias is None else lambda: bias() * np.float32(factor),
+    )
+
+
+def embed(graph: Graph, name: str, ids: Value, table: Callable[[], FloatArray]) -> Value:
+    """Look rows of a table up, in the compute precision."""
+    if graph.storage == "int8":
+        rows = graph.op("Gather", [graph.stored(name, "int8", lambda: _int8_rows(table())), ids])
+        scales = graph.stored(f"{name}.scale", "fp32", lambda: _row_scales(table()))
+        return graph.op("Mul", [graph.cast(rows, "fp32"), graph.op("Gather", [scales, ids])])
+    # Converted after the look-up: a few rows instead of the whole table.
+    rows = graph.op("Gather", [graph.stored(name, graph.storage, table), ids])
+    return rows if graph.storage == graph.compute else graph.cast(rows, graph.compute)
+
+
+def linear(graph: Graph, values: Value, layer: Linear) -> Value:
+    """Apply a linear layer to the last axis."""
+    if graph.storage == "int8":
+        product = _int8_product(graph, values, layer)
+    else:
+        matrix = graph.matrix(f"{layer.name}.weight", lambda: layer.weight().T)
+        product = graph.op("MatMul", [values, matrix])
+    if layer.bias is None:
+        return product
+    return graph.op("Add", [product, graph.vector(f"{layer.name}.bias", layer.bias)])
+
+
+def layer_norm(graph: Graph, values: Value, norm: Norm) -> Value:
+    """Normalize the last axis; the statistics are float32 in every precision (stash_type 1)."""
+    weight = graph.vector(f"{norm.name}.weight", norm.weight)
+    bias = graph.vector(f"{norm.name}.bias", norm.bias)
+    return graph.op(
+        "LayerNormalization", [values, weight, bias], {"axis": -1, "epsilon": norm.epsilon}
+    )
+
+
+def activate(graph: Graph, values: Value, activation: Activation) -> Value:
+    """Apply an activation function; `gelu` is the exact one, with erf."""
+    match activation:
+        case "identity":
+            return values
+        case "silu":
+            return graph.op("Mul", [values, graph.op("Sigmoid", [values])])
+        case "gelu":
+            return graph.op("Gelu", [values])
+        case "gelu_tanh":
+            return graph.op("Gelu", [values], {"approximate": "tanh"})
+        case "relu" | "tanh" | "sigmoid":
+            return graph.op(activation.capitalize(), [values])
+
+
+def attention(
+    graph: Graph, qkv: Value, heads: Heads, *, position_bias: Value | None = None
+) -> Value:
+    """Attend within each row, both ways.
+
+    Args:
+        graph: Where to.
+        qkv: Queries, keys and values side by side, 3 * width; queries are scaled already.
+        heads: How the width is split.
+        position_bias: [1, num_heads, S, S], added to the scores.
+
+    Returns:
+        A token tensor of `heads.width`.
+    """
+    split = graph.ops("Split", [graph.pad(qkv)], {"axis": -1, "num_outputs": 3}, num_outputs=3)
+    shape = graph.integers([0, 0, heads.num_heads, heads.head_size])
+    queries, keys, values = (graph.op("Reshape", [part, shape]) for part in split)
+    queries = graph.op("Transpose", [queries], {"perm": [0, 2, 1, 3]})
+    keys = graph.op("Transpose", [keys], {"perm": [0, 2, 3, 1]})
+    values = graph.op("Transpose", [values], {"perm": [0, 2, 1, 3]})
+    bias = graph.mask_bias
+    if position_bias is not None:
+        bias = graph.once(
+            f"{position_bias} masked", lambda: graph.op("Add", [position_bias, graph.mask_bias])
+        )
+    scores = graph.op("Add", [graph.op("MatMul", [queries, keys]), bias])
+    weights = graph.op("Softmax", [scores], {"axis": -1})
+    mixed = graph.op("MatMul", [weights, values])
+    rows = graph.op("Transpose", [mixed], {"perm": [0, 2, 1, 3]})
+    rows = graph.op("Reshape", [rows, graph.integers([0, 0, heads.width])])
+    return graph.unpad(rows, heads.width)
+
+
+def post_norm_block(
+    graph: Graph,
+    hidden_states: Value,
+    block: Block,
+    heads: Heads,
+    *,
+    activation: Activation,
+    position_bias: Value | None = None,
+) -> Value:
+    """Apply one layer of the original transformer encoder (BERT and its kin)."""
+    query = scale(block.query, heads.head_size**-0.5)
+    qkv = linear(graph, hidden_states, merge(f"{query.name}.qkv", [query, block.key, block.value]))
+    attended = attention(graph, qkv, heads, position_bias=position_bias)
+    attended = linear(graph, attended, block.attention_output)
+    hidden_states = layer_norm(
+        graph, graph.op("Add", [attended, hidden_states]), block.attention_norm
+    )
+    inner = activate(graph, linear(graph, hidden_states, block.up), activation)
+    outer = linear(graph, inner, block.down)
+    return layer_norm(graph, graph.op("Add", [outer, hidden_states]), block.output_norm)
+
+
+def _int8_rows(table: FloatArray) -> FloatArray:
+    return np.rint(table / _row_scales(table))
+
+
+def _row_scales(table: FloatArray) -> FloatArray:
+    """[rows, 1] scales that map each row's largest magnitude to `INT8_LIMIT`."""
+    largest = np.abs(table).max(axis=1, keepdims=True)
+    return np.maximum(largest / INT8_LIMIT, SMALLEST_SCALE).astype(np.float32)
+
+
+def _int8_product(graph: Graph, values: Value, layer: Linear) -> Value:
+    """Multiply in int8: weights scaled per output, activations per token as they come.
+
+    One scale a token, not one a tensor: a few outlier tokens then cost nobody else precision.
+    """
+    name = f"{layer.name}.weight"
+    largest = graph.op("ReduceMax", [graph.op("Abs", [values]), graph.integers([-1])])
+    scales = graph.op("Div", [largest, graph.number(INT8_LIMIT)])
+    scales = graph.op("Max", [scales, graph.number(SMALLEST_SCALE)])
+    levels = graph.op("Round", [graph.op("Div", [values, scales])])
+    # uint8 with a zero point is the operand x86 int8 dot products want on the left.
+    levels = graph.op("Add", [levels, graph.number(UINT8_ZERO)])
+    levels = graph.op("Cast", [levels], {"to": TensorProto.UINT8})
+    matrix = graph.stored(name, "int8", lambda: _int8_rows(layer.weight()).T)
+    product = graph.op("MatMulInteger", [levels, matrix, graph.uint8(UINT8_ZERO)])
+    product = graph.op("Mul", [graph.cast(product, "fp32"), scales])
+    column_scales = graph.stored(
+        f"{name}.scale", "fp32", lambda: _row_scales(layer.weight()).reshape(-1)
+    )
+    return graph.op("Mul", [product, column_scales])
