@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, overload
 
-from embed_export.errors import ExportError
+from embed_export.errors import ExportError, UnsupportedModelError
 
 T = TypeVar("T", bool, int, float, str)
+W = TypeVar("W")
 
 _WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 
@@ -84,6 +85,19 @@ class JsonObject(Mapping[str, object]):
             raise self.wrong(key, f"a list, each item {_WORDS[kind]}")
         return tuple(values)
 
+    def find_word(self, key: str, words: Mapping[str, W]) -> W | None:
+        """Look up one of a few words and give what it stands for; None where absent or null.
+
+        Raises:
+            ExportError: It is no string, or another word.
+        """
+        word = self.find(key, str)
+        if word is None:
+            return None
+        if word not in words:
+            raise self.wrong(key, f"one of {', '.join(words)}")
+        return words[word]
+
     def find_object(self, key: str) -> "JsonObject | None":
         """Look up a nested object; None where it is absent or null.
 
@@ -97,10 +111,30 @@ class JsonObject(Mapping[str, object]):
             raise self.wrong(key, "an object")
         return JsonObject(value, source=f"{self.source}: {key}")
 
+    def find_objects(self, key: str) -> "tuple[JsonObject, ...] | None":
+        """Look up a list of objects; None where it is absent or null.
+
+        Raises:
+            ExportError: It is no list, or holds something else.
+        """
+        values = self._values.get(key)
+        if values is None:
+            return None
+        if not _is_list(values) or not all(_is_object(value) for value in values):
+            raise self.wrong(key, "a list of objects")
+        return tuple(JsonObject(value, source=self.source) for value in values)
+
     def wrong(self, key: str, allowed: str) -> ExportError:
-        """Make the error for a value that is not what it may be."""
-        given = json.dumps(self._values.get(key), ensure_ascii=True, default=repr)
-        return ExportError(f"{self.source}: {key!r} is {_shorten(given)}; it must be {allowed}")
+        """Make the error for a value that cannot be right."""
+        return ExportError(f"{self._describe(key)}; it must be {allowed}")
+
+    def unsupported(self, key: str, supported: str) -> UnsupportedModelError:
+        """Make the error for a value that may be right, but that we do not compute."""
+        return UnsupportedModelError(f"{self._describe(key)}; supported is {supported}")
+
+    def _describe(self, key: str) -> str:
+        given = json.dumps(self._values.get(key), default=repr)
+        return f"{self.source}: {key!r} is {_shorten(given)}"
 
 
 def read_json(path: Path, *, source: str) -> object:
