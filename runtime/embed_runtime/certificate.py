@@ -1,13 +1,12 @@
 """`certificate.json`: how close each engine of a bundle came to the original model."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import msgspec
 
 from embed_runtime.errors import BundleError
-from embed_runtime.manifest import CERTIFICATE_NAME, Device, EngineEntry, Record
+from embed_runtime.manifest import CERTIFICATE_NAME, Device, EngineEntry, Record, replace_file
 from embed_runtime.types import Precision
 
 CERTIFICATE_VERSION = 1
@@ -226,15 +225,7 @@ def write_certificate(folder: Path, certificate: Certificate) -> None:
     unsigned = msgspec.structs.replace(certificate, sha256=_NO_DIGEST)
     data = msgspec.json.format(msgspec.json.encode(unsigned), indent=2) + b"\n"
     data = data.replace(_NO_DIGEST.encode(), _digest(data).encode(), 1)
-    partial = folder / f".{CERTIFICATE_NAME}.partial"
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(folder / CERTIFICATE_NAME)
-    finally:
-        partial.unlink(missing_ok=True)
+    replace_file(folder / CERTIFICATE_NAME, data)
 
 
 class _Version(msgspec.Struct):

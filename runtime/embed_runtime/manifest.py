@@ -1,6 +1,7 @@
 """`manifest.json`: all that a bundle says about itself, read strictly and written once."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias, dataclass_transform
@@ -226,7 +227,20 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """
     path = folder / MANIFEST_NAME
     _check(manifest, path)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    replace_file(path, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole: readers, and a machine that stops half-way, see the old or the new."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def describe_file(path: Path) -> File:
@@ -240,13 +254,16 @@ def verify_files(folder: Path, manifest: Manifest, names: Iterable[str]) -> None
     """Check that files of a bundle are the very bytes the manifest speaks of.
 
     Raises:
-        BundleError: A file is not in the manifest, is missing, or was changed.
+        BundleError: A file is not in the manifest, is missing, lies elsewhere or was changed.
     """
+    root = os.path.realpath(folder)
     for name in names:
         expected = manifest.files.get(name)
         if expected is None:
             raise BundleError(f"{folder}: the manifest lists no file {name!r}")
         path = folder / name
+        if not Path(os.path.realpath(path)).is_relative_to(root):
+            raise BundleError(f"{path}: a link that leads out of the bundle; copy the file itself")
         try:
             # The size first: a file cut short is told without hashing gigabytes.
             num_bytes = path.stat().st_size
