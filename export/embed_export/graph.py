@@ -169,7 +169,10 @@ class Graph:
         """Add a node with several outputs and return them in order."""
         name = f"{kind}_{len(self._nodes)}"
         outputs = [name] if num_outputs == 1 else [f"{name}_{i}" for i in range(num_outputs)]
-        self._nodes.append(helper.make_node(kind, inputs, outputs, name=name, **(attributes or {})))
+        node = helper.make_node(kind, inputs, outputs, name=name)
+        for key, value in (attributes or {}).items():
+            node.attribute.append(helper.make_attribute(key, value))
+        self._nodes.append(node)
         return outputs
 
     def integers(self, values: Sequence[int] | int) -> Value:

@@ -228,13 +228,15 @@ def post_norm_block(
 
 
 def _int8_rows(table: FloatArray) -> FloatArray:
-    return np.rint(table / _row_scales(table))
+    levels: FloatArray = np.rint(table / _row_scales(table))
+    return levels
 
 
 def _row_scales(table: FloatArray) -> FloatArray:
     """[rows, 1] scales that map each row's largest magnitude to `INT8_LIMIT`."""
     largest = np.abs(table).max(axis=1, keepdims=True)
-    return np.maximum(largest / INT8_LIMIT, SMALLEST_SCALE).astype(np.float32)
+    scales: FloatArray = np.maximum(largest / INT8_LIMIT, SMALLEST_SCALE).astype(np.float32)
+    return scales
 
 
 def _int8_product(graph: Graph, values: Value, layer: Linear) -> Value:

@@ -13,7 +13,7 @@ from embed_export.errors import ExportError, UnsupportedModelError
 from embed_export.json_object import JsonObject, read_json, read_object
 from embed_export.weight_files import open_weights
 from embed_export.weights import Weights
-from embed_runtime.manifest import Dense, Pooling, PoolingMode
+from embed_runtime.manifest import Activation, Dense, Pooling, PoolingMode
 from embed_runtime.types import FloatArray
 
 MODULES_NAME = "modules.json"
@@ -70,7 +70,7 @@ _DENSE_KEYS = {
     "use_residual",
 }
 _DENSE_PREFIXES = ("linear.", "", "dense.")
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Activation] = {
     "Identity": "identity",
     "Tanh": "tanh",
     "ReLU": "relu",
@@ -277,7 +277,7 @@ def _vector_width(modules: Modules) -> int | None:
     return len(modules.pooling.modes) * modules.token_dimensions
 
 
-def _activation(config: JsonObject) -> str:
+def _activation(config: JsonObject) -> Activation:
     if "activation_function" not in config:
         return "tanh"  # what the module's constructor takes
     package, _, name = config.require("activation_function", str).rpartition(".")

@@ -4,11 +4,11 @@ The formulas are Sentence-Transformers' (sentence_transformer/modules/pooling.py
 for the modes we keep.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from embed_export.graph import Graph, Value
-from embed_export.layers import Activation, activate
+from embed_export.layers import activate
+from embed_export.modules import DenseHead
 from embed_runtime.manifest import Pooling, PoolingMode
 from embed_runtime.types import FloatArray
 
@@ -17,17 +17,6 @@ SMALLEST_COUNT = 1e-9
 SMALLEST_NORM = 1e-12
 # Below every real activation, and still a float32.
 LOWEST = -3e38
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DenseHead:
-    """A linear head after pooling: weight [out, in], bias [out] or None."""
-
-    name: str
-    out_features: int
-    activation: Activation
-    weight: Callable[[], FloatArray]
-    bias: Callable[[], FloatArray] | None
 
 
 def write_outputs(
@@ -47,9 +36,9 @@ def write_outputs(
 
     pooled = _Pooler(graph, hidden_states, hidden_size, pooling).pool()
     width = hidden_size * len(pooling.modes)
-    for head in heads:
-        pooled = _dense(graph, pooled, head)
-        width = head.out_features
+    for index, head in enumerate(heads):
+        pooled = _dense(graph, pooled, head, f"head.{index}")
+        width = head.spec.out_features
     graph.output("pooled", pooled, ["B", width])
 
     embedding = _normalize(graph, pooled) if normalize else pooled
@@ -145,12 +134,17 @@ class _Pooler:
         return graph.op("GatherND", [self._hidden_states, slot], {"batch_dims": 1})
 
 
-def _dense(graph: Graph, values: Value, head: DenseHead) -> Value:
-    matrix = graph.stored(f"{head.name}.weight", "fp32", lambda: head.weight().T)
+def _dense(graph: Graph, values: Value, head: DenseHead, name: str) -> Value:
+    def bias() -> FloatArray:
+        array = head.read()[1]
+        assert array is not None
+        return array
+
+    matrix = graph.stored(f"{name}.weight", "fp32", lambda: head.read()[0].T)
     values = graph.op("MatMul", [values, matrix])
-    if head.bias is not None:
-        values = graph.op("Add", [values, graph.stored(f"{head.name}.bias", "fp32", head.bias)])
-    return activate(graph, values, head.activation)
+    if head.spec.bias:
+        values = graph.op("Add", [values, graph.stored(f"{name}.bias", "fp32", bias)])
+    return activate(graph, values, head.spec.activation)
 
 
 def _normalize(graph: Graph, values: Value) -> Value:

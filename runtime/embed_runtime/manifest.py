@@ -23,6 +23,7 @@ PoolingMode: TypeAlias = Literal[
     "cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"
 ]
 Similarity: TypeAlias = Literal["cosine", "dot", "euclidean", "manhattan"]
+Activation: TypeAlias = Literal["identity", "tanh", "relu", "gelu", "sigmoid", "silu"]
 Dialect: TypeAlias = Literal["padded", "packed", "packed-fp16", "packed-bf16"]
 Device: TypeAlias = Literal["cpu", "cuda"]
 
@@ -61,7 +62,7 @@ class Dense(Record, kw_only=True):
     in_features: int
     out_features: int
     bias: bool
-    activation: str
+    activation: Activation
 
 
 class Dimensions(Record, kw_only=True):

@@ -61,8 +61,11 @@ def embeddings(
         return weights.take(f"embeddings.{kind}_embeddings.weight", (sizes[kind], width))
 
     def positions() -> FloatArray:
-        rows = table("position") + table("token_type")[0]
-        return rows if also is None else rows + also()
+        rows = table("position")
+        rows += table("token_type")[0]
+        if also is not None:
+            rows += also()
+        return rows
 
     words = embed(graph, "embeddings.word", graph.input_ids, lambda: table("word"))
     places = embed(graph, "embeddings.position", graph.position_ids, positions)

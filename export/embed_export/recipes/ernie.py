@@ -15,7 +15,8 @@ def ernie_backbone(graph: Graph, config: JsonObject, weights: Weights) -> Value:
 
     def task_row() -> FloatArray:
         shape = (config.require("task_type_vocab_size", int), config.require("hidden_size", int))
-        return weights.take("embeddings.task_type_embeddings.weight", shape)[0]
+        row: FloatArray = weights.take("embeddings.task_type_embeddings.weight", shape)[0]
+        return row
 
     also = task_row if config.find("use_task_id", bool, default=False) else None
     return bert_layers(graph, config, weights, embeddings(graph, config, weights, also=also))

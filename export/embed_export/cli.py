@@ -1,0 +1,206 @@
+"""`embed-export`: flags to `ExportConfig`, errors to one line and an exit code."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from embed_export.config import ExportConfig
+from embed_export.errors import ExportError
+from embed_export.progress import make_steps
+from embed_runtime.errors import EmbedError
+from embed_runtime.manifest import PoolingMode
+
+_EXAMPLES = """\
+examples:
+  embed-export sentence-transformers/all-MiniLM-L6-v2
+      export a model of the hub to engines/all-MiniLM-L6-v2, with every engine this machine can build
+  embed-export ./my-model --bf16 --engine openvino -o engines/my-model-bf16
+      export a local checkpoint in bfloat16, for one engine
+  embed-export BAAI/bge-base-en-v1.5 --revision main --max-length 256
+      cut inputs at 256 tokens
+  embed-export --verify engines/all-MiniLM-L6-v2
+      prove a bundle again on the machine where it is now
+  embed-export --list
+      show the model families that can be exported
+
+exit codes: 0 done, 1 unexpected, 2 something you can mend, said in one line
+"""
+
+_POOLING_NAMES: dict[str, PoolingMode] = {
+    "cls": "cls",
+    "max": "max",
+    "mean": "mean",
+    "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "weightedmean": "weightedmean",
+    "last": "lasttoken",
+    "lasttoken": "lasttoken",
+}
+# The fields of vLLM's PoolerConfig that an export can honour.
+_POOLER_KEYS = ("pooling_type", "seq_pooling_type", "use_activation")
+# What a shell reports for a process that Ctrl-C ended: 128 + SIGINT.
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return _run(parser, options)
+    except EmbedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: stopped before the end; nothing was written", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    if options.list:
+        from embed_export.families import family_table
+
+        print(family_table())
+        return 0
+    if options.verify is not None:
+        from embed_export.verify import verify_bundle
+
+        with make_steps().step(f"Proving {options.verify}"):
+            certificate = verify_bundle(options.verify)
+        print(certificate.summary())
+        return 0
+    if options.model is None:
+        parser.error("name a model: a folder with a checkpoint, or a model id on the hub")
+    config = _config(options)
+    try:
+        from embed_export.export import export_bundle
+    except ModuleNotFoundError as error:
+        raise ExportError(
+            f'{error.name} is not installed; pip install "embed-runtime[export]"'
+        ) from error
+    output, certificate = export_bundle(config, make_steps())
+    print(certificate.summary())
+    print(f"bundle: {output}")
+    return 0
+
+
+def _config(options: argparse.Namespace) -> ExportConfig:
+    pooler = _object("--pooler-config", options.pooler_config)
+    overrides = _object("--hf-overrides", options.hf_overrides)
+    if unknown := sorted(pooler.keys() - set(_POOLER_KEYS)):
+        raise ExportError(
+            f"--pooler-config: unknown field {unknown[0]!r}; known fields: {', '.join(_POOLER_KEYS)}"
+        )
+    normalize = pooler.get("use_activation")
+    if normalize is not None and not isinstance(normalize, bool):
+        raise ExportError(f"--pooler-config: use_activation={normalize!r} must be true or false")
+    return ExportConfig(
+        model=options.model,
+        output=options.output,
+        precision=options.precision,
+        engines=tuple(name.replace("-", "_") for name in options.engine) or None,
+        revision=options.revision,
+        max_tokens=options.max_length,
+        pooling=_pooling(options.pooling, pooler),
+        normalize=normalize,
+        hf_overrides=overrides,
+    )
+
+
+def _pooling(
+    flag: Sequence[str] | None, pooler: dict[str, object]
+) -> tuple[PoolingMode, ...] | None:
+    """Read the pooling from `--pooling` or `--pooler-config`; both is one too many."""
+    named = {f"--pooler-config {key}": pooler[key] for key in _POOLER_KEYS[:2] if key in pooler}
+    if flag is not None:
+        named["--pooling"] = "+".join(flag)
+    if len(named) > 1:
+        raise ExportError(f"{' and '.join(named)} both set the pooling; keep one")
+    for option, words in named.items():
+        modes = [_POOLING_NAMES.get(word) for word in str(words).lower().split("+")]
+        known = tuple(mode for mode in modes if mode is not None)
+        if len(known) != len(modes):
+            raise ExportError(
+                f"{option}={words!r} is unknown; known: {', '.join(_POOLING_NAMES)}, or several"
+                " joined with +"
+            )
+        return known
+    return None
+
+
+def _object(option: str, text: str | None) -> dict[str, object]:
+    if text is None:
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ExportError(f"{option} is not JSON ({error}); write it as '{{\"key\": 1}}'") from error
+    if not isinstance(value, dict):
+        raise ExportError(f"{option} must be a JSON object, not {text}")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="embed-export",
+        description="Compile an embedding model into a bundle of engines, and prove that they give"
+        " the original's vectors.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", nargs="?", metavar="MODEL", help="folder of a checkpoint, or a model id on the hub")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where the bundle goes (default: engines/<model name>); an older bundle there is"
+        " replaced when the new one is complete",
+    )
+    precisions = parser.add_mutually_exclusive_group()
+    for precision, help_text in {
+        "fp32": "float32 weights and arithmetic: the original's vectors (default)",
+        "fp16": "float16: half the size; refused for models whose activations outgrow it",
+        "bf16": "bfloat16: half the size, the range of float32",
+        "int8": "8-bit weights and matrix products: a quarter of the size, near the original",
+    }.items():
+        precisions.add_argument(
+            f"--{precision}",
+            dest="precision",
+            action="store_const",
+            const=precision,
+            help=help_text,
+        )
+    parser.set_defaults(precision="fp32")
+    add(
+        "--engine",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="onnxruntime, openvino, tensorrt or tensorrt-rtx; may be given several times"
+        " (default: every one that can be built here)",
+    )
+    add("--revision", metavar="R", help="branch, tag or commit on the hub")
+    add("--max-length", type=int, metavar="N", help="cut inputs at N tokens, special ones included")
+    add(
+        "--pooling",
+        action="append",
+        metavar="MODE",
+        help="cls, mean, last, max, mean_sqrt_len_tokens or weightedmean, instead of the"
+        " checkpoint's; several times for a concatenation",
+    )
+    add("--pooler-config", metavar="JSON", help="the same, as vLLM users write it")
+    add(
+        "--hf-overrides",
+        metavar="JSON",
+        help="values that replace those of config.json, like '{\"architectures\": [\"BertModel\"]}'",
+    )
+    add("--verify", type=Path, metavar="BUNDLE", help="prove a bundle again on this machine")
+    add("--list", action="store_true", help="show the model families that can be exported")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

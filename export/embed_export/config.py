@@ -1,0 +1,40 @@
+"""What `embed-export` is asked to do; the command's flags are these fields."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from embed_export.errors import ExportError
+from embed_runtime.manifest import PoolingMode
+from embed_runtime.types import Precision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportConfig:
+    """One export, with what the user wants different from what the checkpoint says.
+
+    Attributes:
+        model: Folder of a checkpoint, or a model id on the hub.
+        output: Where the bundle goes; None for `engines/<model name>`.
+        precision: What weights are stored in, and what engines compute in where they can.
+        engines: Engine names; None for every engine that can be built here.
+        revision: Branch, tag or commit on the hub.
+        max_tokens: Longest input, special tokens included; None for the model's own limit.
+        pooling: Pooling modes instead of the checkpoint's.
+        normalize: Whether vectors have unit length, instead of the checkpoint's own rule.
+        hf_overrides: Values that replace those of config.json, nested objects merged.
+    """
+
+    model: str
+    output: Path | None = None
+    precision: Precision = "fp32"
+    engines: tuple[str, ...] | None = None
+    revision: str | None = None
+    max_tokens: int | None = None
+    pooling: tuple[PoolingMode, ...] | None = None
+    normalize: bool | None = None
+    hf_overrides: Mapping[str, object] = field(default_factory=dict[str, object])
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ExportError(f"--max-length={self.max_tokens} must be 1 or more")

@@ -1,0 +1,320 @@
+"""The whole exporter: checkpoint in, proven bundle out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from embed_export.build import build_engine
+from embed_export.bundle import bundle_folder, default_output, describe_files
+from embed_export.checkpoint import Checkpoint, open_checkpoint
+from embed_export.config import ExportConfig
+from embed_export.corpus import probe_texts
+from embed_export.errors import ExportError
+from embed_export.graph import OPSET, Graph, WeightsFile
+from embed_export.model_spec import ModelSpec, settle
+from embed_export.pooler import write_outputs
+from embed_export.probe import Reference, write_reference
+from embed_export.progress import QuietSteps, Steps
+from embed_export.recipes import Recipe, find_recipe
+from embed_export.reference import run_original
+from embed_export.tokenizer import ResolvedTokenizer, prove_tokenizer, resolve_tokenizer
+from embed_export.verify import TOLERANCES, certify, record_certificate
+from embed_export.weights import layer_norm_names, strip_prefix
+from embed_runtime.certificate import Certificate
+from embed_runtime.engines import Backend, BuildSpec, BuiltEngine, backend_names, get_backend
+from embed_runtime.manifest import (
+    SCHEMA_VERSION,
+    TOKENIZER_NAME,
+    Dialect,
+    EngineEntry,
+    Manifest,
+    Model,
+    Pooling,
+    TokenizerSpec,
+    fingerprint,
+    write_manifest,
+)
+from embed_runtime.manifest import Graph as GraphEntry
+from embed_runtime.types import Precision
+
+GRAPHS_FOLDER = "graphs"
+WEIGHTS_NAME = "weights.bin"
+
+# Built with on request only: its vectors mean nothing.
+_NOT_FOR_EXPORT = {"dummy"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """What every step after reading needs."""
+
+    config: ExportConfig
+    checkpoint: Checkpoint
+    recipe: Recipe
+    tokenizer: ResolvedTokenizer
+    spec: ModelSpec
+
+
+def export_bundle(config: ExportConfig, steps: Steps | None = None) -> tuple[Path, Certificate]:
+    """Turn a checkpoint into a bundle whose engines gave the original's vectors.
+
+    Returns:
+        The bundle's folder, and its certificate.
+
+    Raises:
+        ExportError: Something the user can mend; nothing was written, an older bundle is untouched.
+        EmbedError: An engine failed on this machine; likewise.
+    """
+    steps = steps or QuietSteps()
+    output = config.output or default_output(config.model)
+    backends = _choose_backends(config, steps)
+    with steps.step(f"Reading {config.model}"):
+        source = _read(config)
+    with bundle_folder(output, num_bytes=2 * source.checkpoint.weights.num_parameters) as folder:
+        with steps.step("Running the original model") as advance:
+            texts = probe_texts(source.spec.max_tokens, source.tokenizer.count)
+            reference = run_original(
+                source.checkpoint, source.recipe, source.spec, source.tokenizer, texts, advance
+            )
+            _check_precision(config.precision, reference)
+        with steps.step("Writing graphs and weights"):
+            (folder / TOKENIZER_NAME).write_text(source.tokenizer.tokenizer_json, encoding="utf-8")
+            graphs = _write_graphs(folder, source)
+            write_reference(folder, reference)
+        engines = _build_engines(folder, source, backends, steps)
+        manifest = _describe(folder, source, graphs, engines)
+        write_manifest(folder, manifest)
+        with steps.step("Proving engines") as advance:
+            done = iter(range(len(engines)))
+            certificate = certify(
+                folder,
+                manifest,
+                reference,
+                on_engine=lambda _: advance(next(done), len(engines)),
+            )
+        record_certificate(folder, manifest, certificate)
+    return output, certificate
+
+
+def _choose_backends(config: ExportConfig, steps: Steps) -> dict[str, Backend]:
+    """Take the engines the user named, or all that can be built here.
+
+    Raises:
+        ExportError: A named engine is unknown or cannot be built here.
+    """
+    known = [name for name in backend_names() if name not in _NOT_FOR_EXPORT]
+    named = config.engines
+    if named is not None and (unknown := sorted(set(named) - set(known))):
+        raise ExportError(f"unknown engine {unknown[0]!r}; known engines: {', '.join(known)}")
+    chosen: dict[str, Backend] = {}
+    for name in known if named is None else dict.fromkeys(named):
+        backend = get_backend(name)
+        availability = backend.probe()
+        if backend.precision(config.precision) is None:
+            reason = f"it cannot compute {config.precision} bundles"
+        elif not availability.can_build:
+            reason = availability.reason
+        else:
+            chosen[name] = backend
+            continue
+        if named is not None:
+            raise ExportError(f"engine {name} cannot be built here: {reason}")
+        steps.note(f"left out {name}: {reason}")
+    if not chosen:
+        raise ExportError('no engine can be built here; pip install "embed-runtime[export]"')
+    return chosen
+
+
+def _read(config: ExportConfig) -> _Source:
+    pooling = Pooling(modes=config.pooling) if config.pooling else None
+    checkpoint = open_checkpoint(
+        config.model,
+        revision=config.revision,
+        hf_overrides=config.hf_overrides,
+        pooling=pooling,
+    )
+    recipe = find_recipe(checkpoint.model_type, checkpoint.architecture)
+    tokenizer = resolve_tokenizer(checkpoint)
+    prove_tokenizer(tokenizer, checkpoint)
+    return _Source(
+        config=config,
+        checkpoint=checkpoint,
+        recipe=recipe,
+        tokenizer=tokenizer,
+        spec=settle(config, checkpoint, recipe, tokenizer),
+    )
+
+
+def _check_precision(precision: Precision, reference: Reference) -> None:
+    """Refuse a precision whose range the model's activations leave."""
+    limit = TOLERANCES[precision].max_activation
+    if limit is not None and reference.max_activation > limit:
+        raise ExportError(
+            f"activations of this model reach {reference.max_activation:,.0f}, more than the"
+            f" {limit:,.0f} that are safe in {precision}; export with --bf16"
+        )
+
+
+def dialects_for(precision: Precision) -> tuple[Dialect, ...]:
+    """Return the graphs a bundle of this precision has."""
+    match precision:
+        case "fp16":
+            return ("padded", "packed", "packed-fp16")
+        case "bf16":
+            return ("padded", "packed", "packed-bf16")
+        case "fp32" | "int8":
+            return ("padded", "packed")
+
+
+def _write_graphs(folder: Path, source: _Source) -> tuple[GraphEntry, ...]:
+    """Write every dialect; all of them share one file of weights.
+
+    Raises:
+        ExportError: A weight is missing, has another shape, or is left over.
+    """
+    (folder / GRAPHS_FOLDER).mkdir()
+    spec, recipe, checkpoint = source.spec, source.recipe, source.checkpoint
+    weights = checkpoint.weights.renamed(strip_prefix(*recipe.prefixes)).renamed(layer_norm_names)
+    entries: list[GraphEntry] = []
+    with WeightsFile(folder / GRAPHS_FOLDER / WEIGHTS_NAME) as file:
+        for dialect in dialects_for(source.config.precision):
+            graph = Graph(
+                dialect,
+                storage=source.config.precision,
+                weights=file,
+                positions=spec.shape.positions,
+            )
+            write_outputs(
+                graph,
+                recipe.backbone(graph, checkpoint.config, weights),
+                hidden_size=spec.shape.hidden_size,
+                pooling=spec.pooling,
+                heads=spec.heads,
+                normalize=spec.normalize,
+            )
+            name = f"{GRAPHS_FOLDER}/{dialect}.onnx"
+            graph.save(folder / name, metadata=_metadata(source))
+            files = (name, f"{GRAPHS_FOLDER}/{WEIGHTS_NAME}")
+            entries.append(GraphEntry(dialect=dialect, files=files, opset=OPSET))
+    left_over = [name for name in weights.unused() if not recipe.allows_unused(name)]
+    if left_over:
+        raise ExportError(
+            f"the checkpoint has {len(left_over)} weights that {checkpoint.architecture} does not"
+            f" use, the first is {left_over[0]!r}; it is another kind of model than config.json says"
+        )
+    return tuple(entries)
+
+
+def _metadata(source: _Source) -> dict[str, str]:
+    """Return what the graph file says about itself, for tools that read nothing else."""
+    return {
+        "model": source.checkpoint.id,
+        "revision": source.checkpoint.revision or "",
+        "pooling": "+".join(source.spec.pooling.modes),
+        "normalize": str(source.spec.normalize).lower(),
+        "dimensions": str(source.spec.dimensions.native),
+        "max_tokens": str(source.spec.max_tokens),
+    }
+
+
+def _build_engines(
+    folder: Path, source: _Source, backends: dict[str, Backend], steps: Steps
+) -> list[tuple[str, Precision, Dialect, BuiltEngine]]:
+    """Build each engine; one that nobody named may fail, and is left out with a line that says so.
+
+    Raises:
+        ExportError: A named engine failed, or all did.
+    """
+    built: list[tuple[str, Precision, Dialect, BuiltEngine]] = []
+    for name, backend in backends.items():
+        precision = backend.precision(source.config.precision)
+        assert precision is not None
+        dialect = backend.dialect(source.config.precision)
+        build_spec = BuildSpec(
+            folder=folder,
+            graph=f"{GRAPHS_FOLDER}/{dialect}.onnx",
+            dialect=dialect,
+            precision=precision,
+            max_tokens=source.spec.max_tokens,
+            num_layers=source.spec.shape.num_layers,
+        )
+        with steps.step(f"Building the {name} engine"):
+            try:
+                built.append((name, precision, dialect, build_engine(name, build_spec)))
+            except ExportError as error:
+                if source.config.engines is not None or len(backends) == 1:
+                    raise
+                steps.note(f"left out {name}: {error}")
+    if not built:
+        raise ExportError("no engine could be built; name one with --engine to see why")
+    return built
+
+
+def _describe(
+    folder: Path,
+    source: _Source,
+    graphs: Sequence[GraphEntry],
+    engines: Sequence[tuple[str, Precision, Dialect, BuiltEngine]],
+) -> Manifest:
+    """Put together the manifest; no engine is certified yet."""
+    checkpoint, spec, tokenizer = source.checkpoint, source.spec, source.tokenizer
+    files = describe_files(folder)
+    entries = [
+        EngineEntry(
+            backend=name,
+            file=built.file,
+            files=built.files,
+            dialect=dialect,
+            precision=precision,
+            device=built.device,
+            producer=built.producer,
+            targets=built.targets,
+            max_batch_tokens=built.max_batch_tokens,
+            num_fused_attention=built.num_fused_attention,
+            certified=False,
+            fingerprint="",
+        )
+        for name, precision, dialect, built in engines
+    ]
+    libraries = ("embed-runtime", "torch", "transformers", "onnx", "tokenizers", "numpy")
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        model=Model(
+            id=checkpoint.id,
+            architecture=checkpoint.architecture,
+            model_type=checkpoint.model_type,
+            revision=checkpoint.revision,
+            license=checkpoint.license,
+        ),
+        precision=source.config.precision,
+        pooling=spec.pooling,
+        heads=tuple(head.spec for head in spec.heads),
+        normalize=spec.normalize,
+        dimensions=spec.dimensions,
+        max_tokens=spec.max_tokens,
+        hidden_size=spec.shape.hidden_size,
+        num_layers=spec.shape.num_layers,
+        similarity=spec.similarity,
+        prompts=dict(spec.prompts),
+        default_prompt=spec.default_prompt,
+        tokenizer=TokenizerSpec(
+            vocab_size=spec.shape.vocab_size,
+            pad_token_id=tokenizer.pad_token_id,
+            lowercase=spec.lowercase,
+            num_special_tokens=tokenizer.num_special_tokens,
+        ),
+        positions=spec.shape.positions,
+        outputs=("embedding", "pooled", "token_embeddings"),
+        graphs=tuple(graphs),
+        engines=tuple(
+            msgspec.structs.replace(
+                entry, fingerprint=fingerprint(entry, graphs=graphs, files=files)
+            )
+            for entry in entries
+        ),
+        versions={name: version(name) for name in libraries},
+        files=files,
+    )

@@ -1,0 +1,127 @@
+"""What a bundle will compute: the checkpoint's word, the user's where given, defaults last."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from embed_export.checkpoint import Checkpoint
+from embed_export.config import ExportConfig
+from embed_export.errors import ExportError, UnsupportedModelError
+from embed_export.modules import DenseHead
+from embed_export.recipes import Recipe, Shape
+from embed_export.tokenizer import ResolvedTokenizer
+from embed_runtime.manifest import Dimensions, Pooling, Similarity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One model, settled: nothing after this looks at the checkpoint's settings again.
+
+    Attributes:
+        shape: Sizes of the backbone.
+        pooling: How token vectors become one.
+        heads: Dense modules after pooling.
+        normalize: Whether vectors have unit length.
+        dimensions: Sizes a vector may have.
+        max_tokens: Longest input, special tokens included.
+        lowercase: Whether texts are lowercased before tokenization.
+        prompts: Texts to put in front, by name.
+        default_prompt: Name of the one used when the caller names none.
+        similarity: How vectors are compared.
+    """
+
+    shape: Shape
+    pooling: Pooling
+    heads: tuple[DenseHead, ...] = field(repr=False)
+    normalize: bool
+    dimensions: Dimensions
+    max_tokens: int
+    lowercase: bool
+    prompts: Mapping[str, str]
+    default_prompt: str | None
+    similarity: Similarity
+
+
+def settle(
+    config: ExportConfig, checkpoint: Checkpoint, recipe: Recipe, tokenizer: ResolvedTokenizer
+) -> ModelSpec:
+    """Decide every setting.
+
+    Without Sentence-Transformers files the architecture's pooling is used and vectors are
+    normalized, as vLLM does.
+
+    Raises:
+        UnsupportedModelError: The files ask for something no graph computes.
+        ExportError: They contradict each other or the user.
+    """
+    files = checkpoint.sentence_transformers
+    modules = files.modules
+    shape = recipe.shape(checkpoint.config)
+    if modules.splade is not None:
+        raise UnsupportedModelError(
+            "modules.json asks for SPLADE pooling; sparse vectors cannot be exported yet"
+        )
+    if modules.token_dimensions not in (None, shape.hidden_size):
+        raise ExportError(
+            f"the pooling module expects tokens of {modules.token_dimensions} values, config.json"
+            f" says hidden_size={shape.hidden_size}; one of the two files is another model's"
+        )
+    if tokenizer.vocab_size > shape.vocab_size:
+        raise ExportError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {shape.vocab_size};"
+            " one of the two is another model's"
+        )
+    pooling = modules.pooling or Pooling(modes=config.pooling or (recipe.pooling,))
+    normalize = config.normalize
+    if normalize is None:
+        normalize = modules.normalize if modules.normalize is not None else True
+    return ModelSpec(
+        shape=shape,
+        pooling=pooling,
+        heads=modules.heads,
+        normalize=normalize,
+        dimensions=_dimensions(checkpoint, shape, pooling),
+        max_tokens=_max_tokens(config, files.max_tokens, shape, tokenizer),
+        lowercase=files.lowercase,
+        prompts=checkpoint.prompts,
+        default_prompt=files.default_prompt,
+        similarity=files.similarity or "cosine",
+    )
+
+
+def _dimensions(checkpoint: Checkpoint, shape: Shape, pooling: Pooling) -> Dimensions:
+    heads = checkpoint.sentence_transformers.modules.heads
+    native = shape.hidden_size * len(pooling.modes)
+    for head in heads:
+        if head.spec.in_features != native:
+            raise ExportError(
+                f"a Dense module reads {head.spec.in_features} values, but {native} come before it;"
+                " leave --pooling out, or remove the module"
+            )
+        native = head.spec.out_features
+    truncated = checkpoint.sentence_transformers.truncate_dimensions
+    if truncated is not None and truncated != native:
+        raise UnsupportedModelError(
+            f"config_sentence_transformers.json: truncate_dim={truncated} cuts every vector of"
+            f' {native} values; set it to null and ask for "dimensions" in requests instead'
+        )
+    matryoshka = checkpoint.matryoshka
+    if matryoshka and max(matryoshka) > native:
+        raise ExportError(
+            f"config.json: matryoshka_dimensions has {max(matryoshka)}, but vectors have {native}"
+            " values"
+        )
+    return Dimensions(native=native, matryoshka=matryoshka)
+
+
+def _max_tokens(
+    config: ExportConfig, from_files: int | None, shape: Shape, tokenizer: ResolvedTokenizer
+) -> int:
+    if config.max_tokens is not None:
+        if config.max_tokens > shape.max_tokens:
+            raise ExportError(
+                f"--max-length={config.max_tokens} is more than the {shape.max_tokens} positions"
+                " the model has"
+            )
+        return config.max_tokens
+    stated = from_files if from_files is not None else tokenizer.max_tokens
+    return shape.max_tokens if stated is None else min(stated, shape.max_tokens)
