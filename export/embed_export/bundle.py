@@ -94,13 +94,14 @@ def bundle_folder(output: Path, *, num_bytes: int = 0) -> Generator[Path, None, 
             too small or filled up, or the place cannot be written to.
     """
     output = Path(os.path.realpath(output))
-    _check_replaceable(output)
-    require_space(output.parent, num_bytes)
+    with _write_errors_named(output):
+        _check_replaceable(output)
     partial = output.with_name(f".{output.name}.partial")
-    with _parent_folders(output), _lock(output), stop_signals_raise():
+    with stop_signals_raise(), _parent_folders(output), _lock(output):
         try:
             with _write_errors_named(output):
                 _clear_leftovers(output, partial)
+                require_space(output.parent, num_bytes)
                 partial.mkdir()
             yield partial
             with _write_errors_named(output):
@@ -242,9 +243,9 @@ def _write_errors_named(output: Path) -> Generator[None, None, None]:
     try:
         yield
     except OSError as error:
+        reason = f"{error.strerror} ({error.filename})" if error.filename else error
         raise ExportError(
-            f"cannot write {output}: {error.strerror or error};"
-            " make its folder writable or choose another place with -o"
+            f"cannot write {output}: {reason}; choose a writable place with -o"
         ) from error
 
 

@@ -3,7 +3,6 @@
 import ast
 import sysconfig
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 
 # Longer probes cost minutes in the original model and find nothing that these lengths do not.
@@ -115,7 +114,12 @@ def real_texts(count: int) -> tuple[str, ...]:
     Returns:
         Distinct texts in the order of the library's files, the same for the same Python.
     """
-    return tuple(islice(dict.fromkeys(_docstrings()), count))
+    texts: dict[str, None] = {}  # An ordered set.
+    for text in _docstrings():
+        if len(texts) == count:
+            break
+        texts[text] = None
+    return tuple(texts)
 
 
 def _text_of_length(length: int, num_tokens: Callable[[str], int], *, start: int = 0) -> str:
