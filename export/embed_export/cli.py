@@ -15,7 +15,7 @@ from embed_runtime.manifest import PoolingMode
 _EXAMPLES = """\
 examples:
   embed-export sentence-transformers/all-MiniLM-L6-v2
-      export a model of the hub to engines/all-MiniLM-L6-v2, with every engine this machine can build
+      export a model of the hub to engines/all-MiniLM-L6-v2, with every engine that builds here
   embed-export ./my-model --bf16 --engine openvino -o engines/my-model-bf16
       export a local checkpoint in bfloat16, for one engine
   embed-export BAAI/bge-base-en-v1.5 --revision main --max-length 256
@@ -90,7 +90,8 @@ def _config(options: argparse.Namespace) -> ExportConfig:
     overrides = _object("--hf-overrides", options.hf_overrides)
     if unknown := sorted(pooler.keys() - set(_POOLER_KEYS)):
         raise ExportError(
-            f"--pooler-config: unknown field {unknown[0]!r}; known fields: {', '.join(_POOLER_KEYS)}"
+            f"--pooler-config: unknown field {unknown[0]!r};"
+            f" known fields: {', '.join(_POOLER_KEYS)}"
         )
     normalize = pooler.get("use_activation")
     if normalize is not None and not isinstance(normalize, bool):
@@ -135,7 +136,9 @@ def _object(option: str, text: str | None) -> dict[str, object]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ExportError(f"{option} is not JSON ({error}); write it as '{{\"key\": 1}}'") from error
+        raise ExportError(
+            f"{option} is not JSON ({error}); write it as '{{\"key\": 1}}'"
+        ) from error
     if not isinstance(value, dict):
         raise ExportError(f"{option} must be a JSON object, not {text}")
     return value
@@ -150,7 +153,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("model", nargs="?", metavar="MODEL", help="folder of a checkpoint, or a model id on the hub")
+    add(
+        "model", nargs="?", metavar="MODEL", help="folder of a checkpoint, or a model id on the hub"
+    )
     add(
         "-o",
         "--output",
@@ -195,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--hf-overrides",
         metavar="JSON",
-        help="values that replace those of config.json, like '{\"architectures\": [\"BertModel\"]}'",
+        help='values that replace those of config.json, like \'{"architectures": ["BertModel"]}\'',
     )
     add("--verify", type=Path, metavar="BUNDLE", help="prove a bundle again on this machine")
     add("--list", action="store_true", help="show the model families that can be exported")

@@ -203,7 +203,7 @@ def _write_graphs(folder: Path, source: _Source) -> tuple[GraphEntry, ...]:
     if left_over:
         raise ExportError(
             f"the checkpoint has {len(left_over)} weights that {checkpoint.architecture} does not"
-            f" use, the first is {left_over[0]!r}; it is another kind of model than config.json says"
+            f" use, the first is {left_over[0]!r}; config.json is of another kind of model"
         )
     return tuple(entries)
 

@@ -341,5 +341,3 @@ class Graph:
             start = self.op("Mul", [before, counted])
             offset = self._positions.offset - 1
         return self.op("Add", [start, self.integers(offset)]) if offset else start
-
-

@@ -11,9 +11,7 @@ from embed_export.graph import Graph, Value
 from embed_export.weights import Weights
 from embed_runtime.types import FloatArray
 
-Activation: TypeAlias = Literal[
-    "gelu", "gelu_tanh", "relu", "tanh", "sigmoid", "silu", "identity"
-]
+Activation: TypeAlias = Literal["gelu", "gelu_tanh", "relu", "tanh", "sigmoid", "silu", "identity"]
 
 # The largest magnitude of symmetric int8, and the zero point that makes it uint8.
 INT8_LIMIT = 127.0

@@ -67,7 +67,7 @@ def run_original(
     )
 
 
-def _load(checkpoint: Checkpoint, recipe: Recipe) -> Any:  # noqa: ANN401 - a model of any family
+def _load(checkpoint: Checkpoint, recipe: Recipe) -> Any:
     """Load the backbone; weights that are missing or not allowed to be left over stop the export.
 
     transformers only warns about either, and fills in random numbers.

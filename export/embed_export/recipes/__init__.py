@@ -101,7 +101,9 @@ def head_size(config: JsonObject, *, width: str, heads: str) -> int:
     """
     hidden_size, num_heads = config.require(width, int), config.require(heads, int)
     if num_heads < 1 or hidden_size % num_heads:
-        raise ExportError(f"{config.source}: {width}={hidden_size} is no multiple of {heads}={num_heads}")
+        raise ExportError(
+            f"{config.source}: {width}={hidden_size} is no multiple of {heads}={num_heads}"
+        )
     return hidden_size // num_heads
 
 

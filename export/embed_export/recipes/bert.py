@@ -74,9 +74,7 @@ def embeddings(
     return layer_norm(graph, graph.op("Add", [words, places]), norm)
 
 
-def bert_layers(
-    graph: Graph, config: JsonObject, weights: Weights, hidden_states: Value
-) -> Value:
+def bert_layers(graph: Graph, config: JsonObject, weights: Weights, hidden_states: Value) -> Value:
     """Write the encoder layers under BERT's names."""
     width = config.require("hidden_size", int)
     inner = config.require("intermediate_size", int)
@@ -98,15 +96,17 @@ def bert_layers(
             down=read_linear(weights, f"{name}.output.dense", inner, width),
             output_norm=read_norm(weights, f"{name}.output.LayerNorm", width, epsilon),
         )
-        hidden_states = post_norm_block(
-            graph, hidden_states, block, heads, activation=activation
-        )
+        hidden_states = post_norm_block(graph, hidden_states, block, heads, activation=activation)
     return hidden_states
 
 
 RECIPE = Recipe(
     architectures=("BertModel", "BertForMaskedLM", "BertForPreTraining"),
-    examples=("sentence-transformers/all-MiniLM-L6-v2", "BAAI/bge-base-en-v1.5", "intfloat/e5-base-v2"),
+    examples=(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "BAAI/bge-base-en-v1.5",
+        "intfloat/e5-base-v2",
+    ),
     shape=bert_shape,
     backbone=bert_backbone,
     prefixes=("bert.",),

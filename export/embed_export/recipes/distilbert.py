@@ -65,9 +65,7 @@ def distilbert_backbone(graph: Graph, config: JsonObject, weights: Weights) -> V
             down=read_linear(weights, f"{name}.ffn.lin2", inner, width),
             output_norm=read_norm(weights, f"{name}.output_layer_norm", width, EPSILON),
         )
-        hidden_states = post_norm_block(
-            graph, hidden_states, block, heads, activation=activation
-        )
+        hidden_states = post_norm_block(graph, hidden_states, block, heads, activation=activation)
     return hidden_states
 
 

@@ -54,9 +54,7 @@ def mpnet_backbone(graph: Graph, config: JsonObject, weights: Weights) -> Value:
         return weights.take(f"embeddings.{kind}_embeddings.weight", (rows[kind], width))
 
     words = embed(graph, "embeddings.word", graph.input_ids, lambda: table("word"))
-    places = embed(
-        graph, "embeddings.position", graph.position_ids, lambda: table("position")
-    )
+    places = embed(graph, "embeddings.position", graph.position_ids, lambda: table("position"))
     norm = read_norm(weights, "embeddings.LayerNorm", width, epsilon)
     hidden_states = layer_norm(graph, graph.op("Add", [words, places]), norm)
     heads = Heads(

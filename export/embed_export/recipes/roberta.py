@@ -28,7 +28,10 @@ def roberta_shape(config: JsonObject) -> Shape:
 
 RECIPE = Recipe(
     architectures=("RobertaModel", "RobertaForMaskedLM"),
-    examples=("sentence-transformers/all-roberta-large-v1", "sentence-transformers/all-distilroberta-v1"),
+    examples=(
+        "sentence-transformers/all-roberta-large-v1",
+        "sentence-transformers/all-distilroberta-v1",
+    ),
     shape=roberta_shape,
     backbone=bert_backbone,
     prefixes=("roberta.",),

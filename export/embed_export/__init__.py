@@ -1,0 +1,1 @@
+"""Checkpoint to bundle: graphs written as ONNX, engines built from them, vectors proven."""
