@@ -58,7 +58,8 @@ class SentenceTransformersFiles:
     Attributes:
         modules: Pooling, heads, normalization.
         max_tokens: Texts are cut at this length, special tokens included; None if not said.
-        lowercase: Texts are lowercased ahead of the tokenizer's own normalization.
+        lowercase: Texts are lowercased ahead of the tokenizer's own normalization;
+            `resolve_tokenizer` bakes that in, nobody else has to do it.
         prompts: Texts to put in front, by name.
         default_prompt: Name of the one that is used when the caller names none.
         similarity: How vectors are compared; None if not said.

@@ -88,30 +88,40 @@ def _read_index(index: Path) -> dict[str, set[str]]:
 
 def _open_file(path: Path) -> dict[str, StoredTensor]:
     try:
-        _check_bytes(path)
+        refuse_lfs_pointer(path)
+        _refuse_other_bytes(path)
         return _open_pickle(path) if path.suffix == ".bin" else _open_safetensors(path)
     except OSError as error:
         raise ExportError(f"{path.name} cannot be read: {error.strerror or error}") from error
 
 
-def _check_bytes(path: Path) -> None:
-    """Refuse a Git LFS pointer, and bytes that are not those the hub published."""
+def refuse_lfs_pointer(path: Path) -> None:
+    """Stop at a file that only says where Git LFS keeps the real one.
+
+    Raises:
+        ExportError: It is one.
+    """
     with path.open("rb") as stream:
         if stream.read(len(_LFS_POINTER)) == _LFS_POINTER:
             raise ExportError(
-                f"{path.name} is a Git LFS pointer, not the weights themselves; run `git lfs pull`"
-                f" in {path.parent}"
+                f"{path.name} is a Git LFS pointer, not the file itself; run `git lfs pull` in"
+                f" {path.parent}"
             )
-        expected = path.resolve().name
-        # In the hub's cache a model file is a link to blobs/<its SHA-256>.
-        if path.is_symlink() and _SHA256.fullmatch(expected):
-            stream.seek(0)
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-            if found != expected:
-                raise ExportError(
-                    f"{path.name} has SHA-256 {found[:12]}..., the hub's has {expected[:12]}...;"
-                    f" {_FETCH_AGAIN}"
-                )
+
+
+def _refuse_other_bytes(path: Path) -> None:
+    """Stop at bytes that are not those the hub published, where their hash is known."""
+    expected = path.resolve().name
+    # In the hub's cache a large file is a link to blobs/<its SHA-256>.
+    if not path.is_symlink() or _SHA256.fullmatch(expected) is None:
+        return
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != expected:
+        raise ExportError(
+            f"{path.name} has SHA-256 {found[:12]}..., the hub's has {expected[:12]}...;"
+            f" {_FETCH_AGAIN}"
+        )
 
 
 def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
