@@ -1,0 +1,150 @@
+"""Measures one loaded engine: how close to the original model, how steady, how fast."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from embed_export.corpus import real_texts
+from embed_runtime import Runtime
+from embed_runtime.certificate import Figures, Machine
+from embed_runtime.errors import EngineError
+from embed_runtime.manifest import Device
+from embed_runtime.types import FloatArray
+
+_DoubleArray: TypeAlias = npt.NDArray[np.float64]
+
+# Longer texts fill a batch of their own: they have no neighbours to depend on.
+_MAX_MIXED_TOKENS = 2048
+# Passes grow until one takes this long; then the median of three counts.
+_PASS_SECONDS = 0.5
+_MAX_SPEED_TEXTS = 512
+
+
+def measure(runtime: Runtime, texts: Sequence[str], reference: FloatArray) -> Figures:
+    """Put an engine through everything its certificate states.
+
+    Args:
+        runtime: Serves the engine.
+        texts: Probe texts, embedded without a prompt.
+        reference: [N, D] float32, the original model's vectors of these texts.
+
+    Raises:
+        EngineError: The engine failed, or gives vectors of another size.
+    """
+    outputs = runtime.encode(texts, prompt="")
+    vectors = np.stack([output.data for output in outputs])
+    if vectors.shape != reference.shape:
+        raise EngineError(
+            f"{runtime.engine_entry.backend} gives vectors of {vectors.shape[1]} values,"
+            f" the original model of {reference.shape[1]}"
+        )
+    finite: npt.NDArray[np.bool_] = np.isfinite(vectors)
+    num_tokens: npt.NDArray[np.int64] = np.array([output.num_tokens for output in outputs])
+    mixed = num_tokens <= _MAX_MIXED_TOKENS
+    mixed_texts = [text for text, short in zip(texts, mixed.tolist(), strict=True) if short]
+    alone = _embed_alone(runtime, mixed_texts)
+    shuffled = _embed_shuffled(runtime, mixed_texts)
+    with np.errstate(invalid="ignore"):  # NaN is counted, and fails every comparison.
+        scale = _lengths(reference)
+        scale = np.where(scale > 0, scale, 1)
+        scaled, expected = vectors / scale[:, None], reference / scale[:, None]
+        cosines = _cosines(scaled, expected)
+        return Figures(
+            cosine_min=float(cosines.min()),
+            cosine_mean=float(cosines.mean()),
+            max_abs_difference=_difference(scaled, expected),
+            max_norm_error=_difference(_lengths(scaled), _lengths(expected)),
+            sign_flips=np.count_nonzero((scaled < 0) != (expected < 0)) / scaled.size,
+            batch_difference_alone=_difference(alone / scale[mixed, None], scaled[mixed]),
+            batch_difference_shuffled=_difference(shuffled / scale[mixed, None], scaled[mixed]),
+            num_non_finite=vectors.size - int(np.count_nonzero(finite)),
+            num_texts=len(texts),
+            num_tokens=int(num_tokens.sum()),
+            tokens_per_second=_tokens_per_second(runtime, real_texts(_MAX_SPEED_TEXTS) or texts),
+        )
+
+
+def describe_machine(device: Device) -> Machine:
+    """Name the hardware that an engine on this device runs on."""
+    return Machine(
+        cpu=_first_value(Path("/proc/cpuinfo"), "model name") or platform.machine(),
+        num_cpus=len(os.sched_getaffinity(0)),
+        gpu=_gpu_name() if device == "cuda" else None,
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+    )
+
+
+def _embed_alone(runtime: Runtime, texts: Sequence[str]) -> FloatArray:
+    return np.stack([runtime.embed(text, prompt="") for text in texts])
+
+
+def _embed_shuffled(runtime: Runtime, texts: Sequence[str]) -> FloatArray:
+    """Embed in another order and in two calls: sorting by length alone would undo the order."""
+    order: list[int] = np.random.default_rng(0).permutation(len(texts)).tolist()
+    halves = [half for half in (order[::2], order[1::2]) if half]
+    vectors = np.concatenate(
+        [runtime.embed([texts[i] for i in half], prompt="") for half in halves]
+    )
+    return vectors[np.argsort(np.concatenate(halves))]
+
+
+def _tokens_per_second(runtime: Runtime, texts: Sequence[str]) -> float:
+    """Time the engine on real text; growing towards a long enough pass warms it up."""
+    count, seconds = 0, 0.0
+    while count < len(texts) and seconds < _PASS_SECONDS:
+        count = min(max(4, 2 * count), len(texts))
+        seconds = _time(runtime, texts[:count])
+    seconds = statistics.median(_time(runtime, texts[:count]) for _ in range(3))
+    num_tokens = sum(output.num_tokens for output in runtime.encode(texts[:count], prompt=""))
+    return num_tokens / seconds
+
+
+def _time(runtime: Runtime, texts: Sequence[str]) -> float:
+    start = time.perf_counter()
+    runtime.embed(texts, prompt="")
+    return time.perf_counter() - start
+
+
+def _lengths(vectors: npt.NDArray[np.floating]) -> _DoubleArray:
+    lengths: _DoubleArray = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    return lengths
+
+
+def _cosines(vectors: _DoubleArray, others: _DoubleArray) -> _DoubleArray:
+    """Compare row by row: [N] float64; two zero vectors agree, one alone does not."""
+    products = _lengths(vectors) * _lengths(others)
+    agree = (_lengths(vectors) == 0) & (_lengths(others) == 0)
+    dots = np.einsum("nd,nd->n", vectors, others)
+    return np.where(agree, 1.0, dots / np.where(products == 0, 1, products))
+
+
+def _difference(values: _DoubleArray, others: _DoubleArray) -> float:
+    return float(np.max(np.abs(values - others), initial=0))
+
+
+def _gpu_name() -> str | None:
+    names = (
+        _first_value(path, "Model")
+        for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    )
+    return next((name for name in names if name), None)
+
+
+def _first_value(path: Path, key: str) -> str | None:
+    """Look up "key : value" in one of the kernel's text files."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return None

@@ -1,0 +1,302 @@
+"""Proves engines against the original model, by the one table of tolerances."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from embed_export.errors import ParityError
+from embed_export.measure import describe_machine, measure
+from embed_export.probe import TEXTS_NAME, VECTORS_NAME, Reference, read_reference
+from embed_runtime import Runtime
+from embed_runtime.certificate import (
+    Certificate,
+    EngineCertificate,
+    Figures,
+    Limits,
+    ReferenceIdentity,
+    read_certificate,
+    write_certificate,
+)
+from embed_runtime.engines import get_backend
+from embed_runtime.errors import BundleError
+from embed_runtime.manifest import (
+    EngineEntry,
+    Manifest,
+    locate_bundle,
+    read_manifest,
+    verify_files,
+    write_manifest,
+)
+from embed_runtime.types import Precision
+
+# The one tolerance table, strictest first. Cosines: what retrieval quality allows (fp32 and 16 bit
+# leave rankings as they are; int8 is asked for). Vectors that agree to a cosine c may be sqrt(2-2c)
+# apart, so their lengths may differ by as much. Activations: fp16 ends at 65,504, and sums in
+# attention and feed-forward layers come to a few times the largest value seen. Batch differences:
+# measured with all-MiniLM-L6-v2 on an AVX-512 CPU, alone against among others, as stated.
+TOLERANCES: dict[Precision, Limits] = {
+    "fp32": Limits(
+        cosine_min=0.99999,
+        cosine_mean=None,
+        max_norm_error=0.0045,
+        batch_difference=1e-5,
+        max_activation=None,
+    ),
+    "bf16": Limits(
+        cosine_min=0.999,
+        cosine_mean=None,
+        max_norm_error=0.045,
+        batch_difference=1e-2,
+        max_activation=None,
+    ),
+    "fp16": Limits(
+        cosine_min=0.999,
+        cosine_mean=None,
+        max_norm_error=0.045,
+        batch_difference=2e-3,
+        max_activation=2e4,
+    ),
+    "int8": Limits(
+        cosine_min=0.99,
+        cosine_mean=0.995,
+        max_norm_error=0.14,
+        batch_difference=5e-2,
+        max_activation=None,
+    ),
+}
+
+
+def limits_for(bundle: Precision, engine: Precision) -> Limits:
+    """Look up what an engine must meet.
+
+    Args:
+        bundle: The precision its weights are stored in.
+        engine: The precision it computes in; the coarser of the two limits how close to the
+            original it can come, this one alone how much a batch and its size may change.
+    """
+    order = list(TOLERANCES)
+    coarser = TOLERANCES[max(bundle, engine, key=order.index)]
+    own = TOLERANCES[engine]
+    return msgspec.structs.replace(
+        coarser, batch_difference=own.batch_difference, max_activation=own.max_activation
+    )
+
+
+def certify(
+    folder: Path,
+    manifest: Manifest,
+    reference: Reference,
+    *,
+    engines: Sequence[EngineEntry] | None = None,
+    on_engine: Callable[[EngineEntry], None] | None = None,
+) -> Certificate:
+    """Measure engines through the runtime that will serve them.
+
+    Args:
+        folder: The bundle; its manifest is written already, with these engines uncertified.
+        manifest: The same manifest.
+        reference: The original model's vectors.
+        engines: Which to measure; None for all.
+        on_engine: Told of each one when it is done.
+
+    Returns:
+        Figures of every engine that runs here, the reason for every one that does not.
+
+    Raises:
+        ParityError: An engine falls short of its limits, or none can run here.
+        BundleError: An engine that should run here does not load, or the manifest lies.
+        EngineError: An engine failed.
+    """
+    if reference.vectors.shape[1] != manifest.dimensions.native:
+        raise BundleError(
+            f"{folder}: the manifest says {manifest.dimensions.native} dimensions and the reference"
+            f" vectors have {reference.vectors.shape[1]}; export the model again"
+        )
+    engines = manifest.engines if engines is None else engines
+    proofs: list[EngineCertificate] = []
+    for entry in engines:
+        proofs.append(_prove(folder, manifest, reference, entry))
+        if on_engine:
+            on_engine(entry)
+    _require_parity(proofs, reference)
+    return Certificate(
+        model=manifest.model.id,
+        precision=manifest.precision,
+        reference=ReferenceIdentity(
+            dtype="float32",
+            versions=dict(reference.versions),
+            max_activation=reference.max_activation,
+        ),
+        engines=tuple(proofs),
+    )
+
+
+def record_certificate(folder: Path, manifest: Manifest, certificate: Certificate) -> Manifest:
+    """Write a certificate into a bundle, and what follows from it into the manifest.
+
+    Engines that passed become certified and stand first, the fastest in front.
+
+    Returns:
+        The manifest as written.
+    """
+    engines = [_with_proof(entry, certificate.find(entry)) for entry in manifest.engines]
+    engines.sort(key=lambda entry: -(entry.tokens_per_second or 0))
+    manifest = msgspec.structs.replace(manifest, engines=tuple(engines))
+    proofs = [proof for entry in engines if (proof := certificate.find(entry))]
+    # The certificate first: a stop between the two leaves an engine proven and not yet in use.
+    write_certificate(folder, msgspec.structs.replace(certificate, engines=tuple(proofs)))
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def verify_bundle(
+    path: Path, *, on_engine: Callable[[EngineEntry], None] | None = None
+) -> Certificate:
+    """Prove a bundle again, on this machine and without the original model.
+
+    Checks every file against its SHA-256 and every engine that runs here against the stored
+    reference vectors. What was measured is recorded: an engine that could not run where it was
+    built is certified from then on, and the fastest engine of this machine stands first. Engines
+    that cannot run here keep the figures they have. A bundle that is read-only is left as it is.
+
+    Args:
+        path: The bundle, or one engine file in it to verify that engine only.
+        on_engine: Told of each engine when it is done.
+
+    Raises:
+        BundleError: The bundle is damaged, or a newly certified engine cannot be recorded.
+        ParityError: An engine falls short of its limits, or none can run here; nothing is recorded.
+        EngineError: An engine failed.
+    """
+    folder, file = locate_bundle(path)
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest, [*manifest.files, TEXTS_NAME, VECTORS_NAME])
+    known = read_certificate(folder)
+    reference = read_reference(folder)
+    engines = [entry for entry in manifest.engines if file in (None, entry.file)]
+    if not engines:
+        files = ", ".join(sorted({entry.file for entry in manifest.engines}))
+        raise BundleError(f"{path} is not an engine of this bundle; its engines: {files}")
+    measured = certify(folder, manifest, reference, engines=engines, on_engine=on_engine)
+    certificate = _keep_known(measured, known, manifest)
+    # Measuring takes minutes, and an export may have put another bundle here meanwhile.
+    if read_manifest(folder) != manifest:
+        raise BundleError(f"{folder} changed while it was verified; verify it again")
+    try:
+        record_certificate(folder, manifest, certificate)
+    except OSError as error:
+        for entry in engines:
+            proof = measured.find(entry)
+            if proof and proof.passed and not entry.certified:
+                raise BundleError(
+                    f"{entry.backend} passed but {folder} cannot be written ({error.strerror}), so"
+                    " it stays uncertified; verify a writable copy"
+                ) from error
+    return certificate
+
+
+def _prove(
+    folder: Path, manifest: Manifest, reference: Reference, entry: EngineEntry
+) -> EngineCertificate:
+    """Measure one engine, or say why it cannot run here; the verdict comes later."""
+    proof = EngineCertificate(
+        backend=entry.backend,
+        file=entry.file,
+        precision=entry.precision,
+        device=entry.device,
+        producer=entry.producer,
+        fingerprint=entry.fingerprint,
+        passed=False,
+    )
+    availability = get_backend(entry.backend).probe()
+    if not availability.can_run:
+        return msgspec.structs.replace(proof, reason=availability.reason)
+    try:
+        runtime = Runtime(folder / entry.file, engine=entry.backend)
+    except BundleError as error:
+        # A plan of another GPU or library waits for its machine; what is portable must load.
+        if not entry.targets and entry.producer == availability.producer:
+            raise
+        return msgspec.structs.replace(proof, reason=str(error))
+    with runtime:
+        figures = measure(runtime, reference.texts, reference.vectors)
+    return msgspec.structs.replace(
+        proof,
+        passed=True,
+        figures=figures,
+        limits=limits_for(manifest.precision, entry.precision),
+        machine=describe_machine(entry.device),
+        date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+
+
+def _require_parity(proofs: Sequence[EngineCertificate], reference: Reference) -> None:
+    shortfalls = [
+        (f"{proof.backend} {proof.precision} ({proof.file}): {words}", measured, allowed)
+        for proof in proofs
+        if proof.figures and proof.limits
+        for words, measured, allowed in _shortfalls(proof.figures, proof.limits, reference)
+    ]
+    if shortfalls:
+        _, measured, allowed = shortfalls[0]
+        raise ParityError(
+            f"not the original model's vectors: {'; '.join(words for words, _, _ in shortfalls)};"
+            " use a finer precision or leave the engine out",
+            measured=measured,
+            allowed=allowed,
+        )
+    if not any(proof.figures for proof in proofs):
+        reasons = "; ".join(f"{proof.backend}: {proof.reason}" for proof in proofs)
+        raise ParityError(
+            f"no engine could be proven on this machine ({reasons or 'there is none'})",
+            measured=0,
+            allowed=1,
+        )
+
+
+def _shortfalls(
+    figures: Figures, limits: Limits, reference: Reference
+) -> Iterator[tuple[str, float, float]]:
+    """Yield every figure outside its limit, in words, as measured and as allowed."""
+    if figures.num_non_finite:
+        yield (
+            f"{figures.num_non_finite} values are not finite, none may be",
+            (figures.num_non_finite),
+            0,
+        )
+    batch_difference = max(figures.batch_difference_alone, figures.batch_difference_shuffled)
+    for name, measured, least in (
+        ("smallest cosine", figures.cosine_min, limits.cosine_min),
+        ("mean cosine", figures.cosine_mean, limits.cosine_mean),
+    ):
+        # Written so that NaN, which compares false with everything, is a shortfall.
+        if least is not None and not measured >= least:
+            yield f"{name} {measured:.7g}, {least:g} at least", measured, least
+    for name, measured, most in (
+        ("length differs by", figures.max_norm_error, limits.max_norm_error),
+        ("a value changes with its batch by", batch_difference, limits.batch_difference),
+        ("activations reach", reference.max_activation, limits.max_activation),
+    ):
+        if most is not None and not measured <= most:
+            yield f"{name} {measured:.3g}, {most:g} at most", measured, most
+
+
+def _with_proof(entry: EngineEntry, proof: EngineCertificate | None) -> EngineEntry:
+    if proof is None or not proof.figures:
+        return entry
+    return msgspec.structs.replace(
+        entry, certified=proof.passed, tokens_per_second=proof.figures.tokens_per_second
+    )
+
+
+def _keep_known(measured: Certificate, known: Certificate, manifest: Manifest) -> Certificate:
+    """Complete what was measured here with what is known from elsewhere."""
+    proofs: list[EngineCertificate] = []
+    for entry in manifest.engines:
+        here, before = measured.find(entry), known.find(entry)
+        proof = here if here and here.figures else before or here
+        if proof:
+            proofs.append(proof)
+    return msgspec.structs.replace(measured, engines=tuple(proofs))
