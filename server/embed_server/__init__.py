@@ -1,0 +1,1 @@
+"""Vectors over HTTP: the OpenAI and Cohere embedding APIs in front of one bundle."""

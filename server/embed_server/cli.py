@@ -1,0 +1,98 @@
+"""`embed-serve`: flags to configs, errors to exit codes; nothing heavy is imported for --help."""
+
+import os
+import sys
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from embed_runtime.config import RuntimeConfig
+from embed_runtime.errors import EmbedError, InputError
+from embed_server.config import ServerConfig
+from embed_server.options import OneLineParser, add_options, from_options
+
+API_KEY_VARIABLE = "EMBED_API_KEY"
+
+EXAMPLES = """examples:
+  embed-serve engines/all-MiniLM-L6-v2
+  embed-serve engines/all-MiniLM-L6-v2 --host 0.0.0.0 --port 80 --engine onnxruntime
+  EMBED_API_KEY=secret embed-serve engines/all-MiniLM-L6-v2 --served-model-name minilm
+
+then:
+  curl localhost:8000/v1/embeddings -H 'Content-Type: application/json' -d '{"input": "a text"}'
+  http://localhost:8000/docs describes every endpoint
+
+exit codes: 0 stopped, 1 unexpected, 2 something you can mend; one line on stderr says what
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    options = vars(_parser().parse_args(arguments))
+    try:
+        config = from_options(ServerConfig, options | _api_key(options))
+        runtime_config = from_options(RuntimeConfig, options)
+        serve = _import_serve()
+        serve(
+            options["path"],
+            engine=options["engine"],
+            config=config,
+            runtime_config=runtime_config,
+        )
+    except EmbedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="embed-serve",
+        usage="embed-serve PATH [options]",
+        description="Serve a bundle over HTTP, with the embedding APIs of OpenAI and Cohere.",
+        epilog=EXAMPLES,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "path",
+        type=Path,
+        metavar="PATH",
+        help="a bundle that embed-export wrote, or one engine file in it",
+    )
+    parser.add_argument(
+        "--engine",
+        metavar="NAME",
+        help="which of the bundle's engines to run (default: the fastest that runs here)",
+    )
+    add_options(parser, "server", ServerConfig)
+    add_options(parser, "runtime", RuntimeConfig)
+    return parser
+
+
+def _api_key(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the key from the environment when no flag gives one."""
+    key = os.environ.get(API_KEY_VARIABLE)
+    if key is None or "api_key" in options:
+        return {}
+    if not key:
+        raise InputError(f"{API_KEY_VARIABLE} is set but empty; unset it or give it a key")
+    return {"api_key": (key,)}
+
+
+def _import_serve() -> Callable[..., None]:
+    """Import the server's libraries, which the base install does not have."""
+    try:
+        from embed_server.process import serve
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("embed_"):
+            raise
+        raise InputError(
+            f'{error.name} is not installed; run: pip install "embed-runtime[serve]"'
+        ) from error
+    return serve
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""`ServerConfig`: every option of the HTTP side, written once; flags are derived from it."""
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from embed_runtime.errors import InputError
+
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """How to serve.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+
+    host: str = field(
+        default="127.0.0.1", metadata={"help": "address to listen on; 0.0.0.0 for every network"}
+    )
+    port: int = field(default=8000, metadata={"help": "port to listen on; 0 takes a free one"})
+    served_model_name: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "names that requests may call the model by, the first one is reported back; "
+            "by default its id, without and with the owner's name",
+            "metavar": "NAME",
+        },
+    )
+    api_key: tuple[str, ...] = field(
+        default=(),
+        repr=False,
+        metadata={
+            "help": "keys of which callers must send one as `Authorization: Bearer KEY`; "
+            "by default the environment variable EMBED_API_KEY, which other users of the machine "
+            "cannot see",
+            "metavar": "KEY",
+        },
+    )
+    max_body_bytes: int = field(
+        default=64 * 2**20, metadata={"help": "largest request body; a larger one is refused"}
+    )
+    drain_seconds: int = field(
+        default=60,
+        metadata={"help": "how long a stopping server works on what it accepted"},
+    )
+    root_path: str = field(
+        default="",
+        metadata={"help": "path under which a proxy shows this server, like /embed"},
+    )
+    log_level: LogLevel = field(
+        default="info", metadata={"help": "least level to log; debug logs every request"}
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise InputError(f"port={self.port} is outside 0..65535", param="port")
+        for name in ("max_body_bytes", "drain_seconds"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} is not above 0", param=name)
+        for name in ("served_model_name", "api_key"):
+            if not all(getattr(self, name)):
+                raise InputError(f"{name} must not be empty text", param=name)
+        if self.root_path and (self.root_path[0] != "/" or self.root_path[-1] == "/"):
+            raise InputError(
+                f"root_path={self.root_path!r} must start with / and not end with it",
+                param="root_path",
+            )

@@ -1,0 +1,69 @@
+"""Around every request: its id, its place in the metrics, and the one way from error to answer."""
+
+import logging
+import secrets
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from embed_server.errors import INTERNAL, error_response, find_failure
+from embed_server.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+MAX_REQUEST_ID_LENGTH = 128
+
+
+class Observer:
+    """Name, time and count every request, and turn what it raises into an answer."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        given_id = _usable_id(Headers(scope=scope).get("x-request-id", ""))
+        request_id = given_id or secrets.token_hex(8)
+        scope.setdefault("state", {}).update(request_id=request_id, has_given_id=bool(given_id))
+        answered: int | None = None
+
+        async def observed_send(message: Message) -> None:
+            nonlocal answered
+            if message["type"] == "http.response.start":
+                answered = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed_send)
+        except Exception as error:
+            if find_failure(type(error)).status >= INTERNAL.status:
+                logger.exception("request %s failed", request_id)
+            if answered is not None:
+                raise
+            await error_response(error)(scope, receive, observed_send)
+        finally:
+            seconds = time.perf_counter() - started
+            status = answered or INTERNAL.status  # what the HTTP layer sends when nothing else did
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.observe_request(route, status, seconds)
+            logger.debug(
+                "request %s: %s %s -> %d in %.1f ms",
+                request_id,
+                scope["method"],
+                scope["path"],
+                status,
+                seconds * 1000,
+            )
+
+
+def _usable_id(request_id: str) -> str:
+    """Keep a caller's id if it can stand in a log line and in a header; else there is none."""
+    usable = request_id.isascii() and request_id.isprintable()
+    return request_id if usable and len(request_id) <= MAX_REQUEST_ID_LENGTH else ""

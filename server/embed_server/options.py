@@ -1,0 +1,59 @@
+"""Command line flags out of config dataclasses: an option is written once, as a field."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields
+from types import NoneType
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+
+ConfigT = TypeVar("ConfigT")
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, like every other error of the command."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the complaint and exit with code 2."""
+        self.exit(2, f"error: {message}; {self.prog} --help lists the options\n")
+
+
+def add_options(parser: argparse.ArgumentParser, title: str, config_class: type[Any]) -> None:
+    """Add a group of flags, one for every field of a config class."""
+    group = parser.add_argument_group(title)
+    hints = get_type_hints(config_class)
+    for option in fields(config_class):
+        group.add_argument(
+            "--" + option.name.replace("_", "-"),
+            help=_help(option),
+            default=argparse.SUPPRESS,
+            **_reading(hints[option.name]),
+        )
+
+
+def from_options(config_class: type[ConfigT], options: Mapping[str, Any]) -> ConfigT:
+    """Make a config of the flags that were given; the class has defaults for the others."""
+    given = {
+        name: tuple(options[name]) if isinstance(options[name], list) else options[name]
+        for name in get_type_hints(config_class)
+        if name in options
+    }
+    return config_class(**given)
+
+
+def _help(option: Field[Any]) -> str:
+    text: str = option.metadata["help"]
+    if option.default is not MISSING and option.default not in (None, (), ""):
+        text += f" (default: {option.default})"
+    return text.replace("%", "%%")
+
+
+def _reading(hint: Any) -> dict[str, Any]:
+    """Say in argparse's words how to read a value of this type."""
+    origin, kinds = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return {"choices": kinds}
+    if origin is tuple:
+        return {"nargs": "+", **_reading(kinds[0])}
+    if NoneType in kinds:
+        return _reading(kinds[0])
+    return {"type": hint, **({"metavar": "N"} if hint is int else {})}

@@ -1,0 +1,220 @@
+"""`/v2/embed`: Cohere's request and answer, for text."""
+
+import builtins
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Literal, Self, TypeAlias
+
+import orjson
+from pydantic import BaseModel, Field, model_validator
+
+from embed_runtime.errors import InputError
+from embed_runtime.manifest import Manifest
+from embed_runtime.types import EmbedRequest, EmbedResult, FloatArray, Truncate
+from embed_runtime.vectors import to_base64, to_binary, to_ubinary
+from embed_server.protocol.shared import check_limit
+
+EmbeddingType: TypeAlias = Literal["float", "base64", "binary", "ubinary"]
+
+# Cohere's clients send one of its own names with every request. Where the model does not define
+# the name itself, the prompts that Sentence-Transformers takes for the same purpose stand in.
+ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "search_query": ("query",),
+        "search_document": ("document", "passage", "corpus"),
+        "classification": ("Classification",),
+        "clustering": ("Clustering",),
+        "image": (),
+    }
+)
+SEARCH = ("search_query", "search_document")
+
+
+class ImageUrl(BaseModel):
+    """Where an image is."""
+
+    url: str
+
+
+class ContentPart(BaseModel):
+    """A piece of a mixed input."""
+
+    type: Literal["text", "image_url"]
+    text: str | None = None
+    image_url: ImageUrl | None = None
+
+    @model_validator(mode="after")
+    def _has_payload(self) -> Self:
+        if getattr(self, self.type) is None:
+            raise ValueError(f"a part of type {self.type!r} needs the field {self.type!r}")
+        return self
+
+
+class MixedInput(BaseModel):
+    """One input of several parts."""
+
+    content: list[ContentPart] = Field(min_length=1)
+
+
+class EmbedBody(BaseModel):
+    """Unknown fields are ignored."""
+
+    model: str | None = Field(None, description="A served model name; empty for the only model.")
+    input_type: str | None = Field(
+        None,
+        description="Name of the model's prompt to put in front of every text. Cohere's own names "
+        "work on every model: search_query and search_document use the model's query and document "
+        "prompts, if it has them.",
+    )
+    texts: list[str] | None = Field(None, description="What to embed.")
+    images: list[str] | None = Field(None, description="Refused by models that read text only.")
+    inputs: list[MixedInput] | None = Field(
+        None, description="Inputs of several parts, instead of texts; text parts are joined by \\n."
+    )
+    embedding_types: list[EmbeddingType] = Field(
+        ["float"], description="Forms to answer in; `base64` is little-endian float32."
+    )
+    output_dimension: int | None = Field(None, description="Keep this many leading values.")
+    truncate: Truncate = Field("END", description="The end to cut from; NONE refuses instead.")
+    max_tokens: int | None = Field(
+        None, ge=-1, description="Cut inputs to this many tokens; -1 for the model's maximum."
+    )
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        given = [name for name in ("texts", "images", "inputs") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "exactly one of texts, images and inputs must be given, "
+                f"not {' and '.join(given) or 'none'}"
+            )
+        if not getattr(self, given[0]):
+            raise ValueError(f"{given[0]} must not be empty")
+        return self
+
+    @property
+    def types(self) -> tuple[EmbeddingType, ...]:
+        """The forms to answer in; none named means floats."""
+        return tuple(dict.fromkeys(self.embedding_types)) or ("float",)
+
+    def to_request(self, manifest: Manifest) -> EmbedRequest:
+        """Say the same in the runtime's words.
+
+        Raises:
+            InputError: A field asks for what the model cannot do.
+        """
+        limit = None if self.max_tokens == -1 else self.max_tokens
+        if self.truncate == "NONE" and limit is not None:
+            limit = min(limit, manifest.max_tokens)  # the model's own limit refuses the rest
+        check_limit("max_tokens", limit, manifest, param="truncate_prompt_tokens")
+        dimensions = self.output_dimension or manifest.dimensions.native
+        if dimensions % 8 and not {"binary", "ubinary"}.isdisjoint(self.types):
+            raise InputError(
+                f"binary and ubinary pack 8 values into a byte, so dimensions must be a "
+                f"multiple of 8, not {dimensions}"
+            )
+        return EmbedRequest(
+            inputs=self._texts(),
+            prompt=find_prompt(self.input_type, manifest.prompts),
+            dimensions=self.output_dimension,
+            truncate=self.truncate,
+            max_tokens=limit,
+        )
+
+    def _texts(self) -> list[str]:
+        if self.texts is not None:
+            return self.texts
+        parts = [mixed.content for mixed in self.inputs or ()]
+        if self.images is not None or any(part.image_url for row in parts for part in row):
+            raise InputError("this model reads text only; images need a multimodal model")
+        return ["\n".join(part.text or "" for part in row) for row in parts]
+
+
+def find_prompt(input_type: str | None, prompts: Mapping[str, str]) -> str | None:
+    """Look up the text that an `input_type` puts in front of every input.
+
+    Returns:
+        The prompt, empty for none; None where nothing was asked for.
+
+    Raises:
+        InputError: The model does not know this `input_type`.
+    """
+    if input_type is None:
+        return None
+    if input_type in prompts:
+        return prompts[input_type]
+    if input_type in ALIASES and not prompts:
+        return ""
+    for alias in ALIASES.get(input_type, ()):
+        if alias in prompts:
+            return prompts[alias]
+    searches = [name for side in SEARCH for name in (side, *ALIASES[side])]
+    if input_type in SEARCH and not prompts.keys().isdisjoint(searches):
+        return ""  # a model with a prompt for one side of a search wants none on the other
+    supported = sorted({*prompts, *(() if prompts else ALIASES)})
+    raise InputError(f"input_type={input_type!r} is unknown; this model has {supported}")
+
+
+class Embeddings(BaseModel):
+    """One list for each requested form; the others are absent."""
+
+    float: list[list[builtins.float]] | None = None
+    base64: list[str] | None = None
+    binary: list[list[int]] | None = None
+    ubinary: list[list[int]] | None = None
+
+
+class ApiVersion(BaseModel):
+    """Of Cohere's API."""
+
+    version: Literal["2"] = "2"
+
+
+class BilledUnits(BaseModel):
+    """Tokens the model read, special tokens included."""
+
+    input_tokens: int
+    image_tokens: int = 0
+
+
+class Meta(BaseModel):
+    """Accounting."""
+
+    api_version: ApiVersion
+    billed_units: BilledUnits
+
+
+class EmbedResponse(BaseModel):
+    """Vectors in the order of the inputs."""
+
+    id: str
+    embeddings: Embeddings
+    texts: list[str] | None = None
+    meta: Meta
+    response_type: Literal["embeddings_by_type"] = "embeddings_by_type"
+
+
+ENCODERS: Mapping[EmbeddingType, Callable[[FloatArray], object]] = MappingProxyType(
+    {
+        "float": lambda vectors: vectors,
+        "base64": to_base64,
+        "binary": to_binary,
+        "ubinary": to_ubinary,
+    }
+)
+
+
+def encode_json(body: EmbedBody, result: EmbedResult, *, answer_id: str) -> bytes:
+    """Write an `EmbedResponse`; values go from numpy to text without Python floats."""
+    answer: dict[str, object] = {
+        "id": answer_id,
+        "embeddings": {name: ENCODERS[name](result.vectors) for name in body.types},
+        "meta": {
+            "api_version": {"version": "2"},
+            "billed_units": {"input_tokens": int(result.num_tokens.sum()), "image_tokens": 0},
+        },
+        "response_type": "embeddings_by_type",
+    }
+    if body.texts is not None:
+        answer["texts"] = body.texts
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -1,0 +1,67 @@
+"""The `input` field of the OpenAI-style endpoints: a text, texts, token ids, or lists of them."""
+
+import reprlib
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeAlias, TypeGuard
+
+from pydantic import PlainValidator, WithJsonSchema
+
+from embed_runtime.types import TextOrIds
+from embed_server.errors import SchemaError
+
+ALLOWED = "a string, a list of strings, a list of token ids, or a list of lists of token ids"
+
+
+def _check_inputs(value: object) -> Sequence[TextOrIds]:
+    """Turn any of the four shapes into a list of inputs; collecting types runs at C speed."""
+    if isinstance(value, str):
+        return [value]
+    if not _is_list(value):
+        raise SchemaError(f"input must be {ALLOWED}, not {reprlib.repr(value)}", param="body.input")
+    kinds = set(map(type, value))
+    if kinds <= {str}:
+        return value
+    if list in kinds:
+        return [_check_ids(row, f"body.input.{index}") for index, row in enumerate(value)]
+    return [_check_ids(value, "body.input")]
+
+
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
+
+def _check_ids(row: object, path: str) -> list[int]:
+    if not _is_list(row):
+        raise SchemaError(
+            f"input must be {ALLOWED}; {path} is {reprlib.repr(row)}, unlike its neighbours",
+            param=path,
+        )
+    kinds = set(map(type, row))
+    if kinds <= {int}:
+        return row
+    for index, token_id in enumerate(row):
+        if not isinstance(token_id, int | float) or token_id != token_id // 1:
+            raise SchemaError(
+                f"input must be {ALLOWED}; {path}.{index} is {reprlib.repr(token_id)}",
+                param=f"{path}.{index}",
+            )
+    return [int(token_id) for token_id in row]  # 1.0 and true are ids too, as the contract says
+
+
+_TEXT: dict[str, Any] = {"type": "string"}
+_IDS: dict[str, Any] = {"type": "array", "items": {"type": "integer"}}
+
+Inputs: TypeAlias = Annotated[
+    Sequence[TextOrIds],
+    PlainValidator(_check_inputs),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _TEXT,
+                {"type": "array", "items": _TEXT},
+                _IDS,
+                {"type": "array", "items": _IDS},
+            ]
+        }
+    ),
+]

@@ -1,0 +1,68 @@
+"""`/v1/models`: OpenAI's list of models."""
+
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from embed_runtime.manifest import Manifest
+
+
+class ModelPermission(BaseModel):
+    """Kept for clients that read it; everything here is fixed but the id and the time."""
+
+    id: str
+    object: Literal["model_permission"] = "model_permission"
+    created: int
+    allow_create_engine: bool = False
+    allow_sampling: bool = True
+    allow_logprobs: bool = True
+    allow_search_indices: bool = False
+    allow_view: bool = True
+    allow_fine_tuning: bool = False
+    organization: str = "*"
+    group: None = None
+    is_blocking: bool = False
+
+
+class ModelCard(BaseModel):
+    """One served name."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "embed-runtime"
+    root: str
+    parent: None = None
+    max_model_len: int
+    dimensions: int = Field(description="Extension: values in one vector.")
+    permission: list[ModelPermission]
+
+
+class ModelList(BaseModel):
+    """Every served name."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+def list_models(names: Sequence[str], manifest: Manifest) -> ModelList:
+    """Describe the model once under each of its names."""
+    created = int(time.time())
+    return ModelList(
+        data=[
+            ModelCard(
+                id=name,
+                created=created,
+                root=manifest.model.id,
+                max_model_len=manifest.max_tokens,
+                dimensions=manifest.dimensions.native,
+                permission=[
+                    ModelPermission(id=f"modelperm-{secrets.token_hex(8)}", created=created)
+                ],
+            )
+            for name in names
+        ]
+    )

@@ -1,0 +1,25 @@
+"""`POST /v2/embed`: Cohere's embed API."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from embed_server.endpoint import ERRORS, Endpoint
+from embed_server.protocol.cohere import EmbedBody, EmbedResponse, encode_json
+from embed_server.service import answer_id, service_of
+
+router = APIRouter(route_class=Endpoint, tags=["embed"])
+
+
+@router.post(
+    "/v2/embed",
+    response_model=EmbedResponse,
+    responses=ERRORS,
+)
+async def embed(request: Request, body: EmbedBody) -> Response:
+    """Embed texts, as Cohere's API does."""
+    service = service_of(request)
+    service.find_model(body.model)
+    result = await service.embed(request, body.to_request(service.runtime.manifest))
+    content = encode_json(body, result, answer_id=answer_id(request, "embd"))
+    return Response(content, media_type="application/json")

@@ -1,0 +1,209 @@
+"""Everything that is not an embedding: models, health, info, metrics, documentation, failures."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from embed_runtime import (
+    ClosedError,
+    EmbedRequest,
+    EmbedResult,
+    EngineError,
+    OverloadedError,
+    Runtime,
+)
+from embed_server.app import create_app, default_names
+from embed_server.config import ServerConfig
+from embed_server.protocol.models import ModelList
+
+
+def failing(error: Exception) -> Callable[[EmbedRequest], Any]:
+    async def asubmit(request: EmbedRequest) -> EmbedResult:
+        raise error
+
+    return asubmit
+
+
+def read_metrics(client: TestClient) -> dict[tuple[str, ...], float]:
+    text = client.get("/metrics").text
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_models_lists_every_name(runtime: Runtime) -> None:
+    config = ServerConfig(served_model_name=("first", "second"))
+    client = TestClient(create_app(runtime, config))
+    answer = client.get("/v1/models").json()
+    ModelList.model_validate(answer, strict=True, extra="forbid")
+    assert [card["id"] for card in answer["data"]] == ["first", "second"]
+    card = answer["data"][0]
+    assert (card["root"], card["max_model_len"], card["dimensions"]) == ("tests/dummy", 64, 32)
+    body = {"input": "x", "model": "second"}
+    assert client.post("/v1/embeddings", json=body).json()["model"] == "first"
+    body = {"input": "x", "model": "tests/dummy"}
+    assert client.post("/v1/embeddings", json=body).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("model_id", "names"),
+    [("owner/model", ("model", "owner/model")), ("model", ("model",))],
+)
+def test_default_names(model_id: str, names: tuple[str, ...]) -> None:
+    assert default_names(model_id) == names
+
+
+def test_info_shows_manifest_engine_and_certificate(client: TestClient) -> None:
+    answer = client.get("/info").json()
+    assert answer["model_names"] == ["dummy", "tests/dummy"]
+    assert answer["engine"]["backend"] == "dummy"
+    assert answer["manifest"]["dimensions"] == {"native": 32, "matryoshka": []}
+    assert (answer["certificate"], answer["skipped_engines"]) == (None, [])
+
+
+def test_health_follows_the_engine(
+    client: TestClient, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (client.get("/health").status_code, client.get("/health").content) == (200, b"")
+    assert client.head("/health").status_code == 200
+    body = {"input": "x"}
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime, "asubmit", failing(EngineError("out of memory at 0x1234")))
+        assert client.get("/health").status_code == 200
+        assert client.post("/v1/embeddings", json=body).status_code == 500
+        assert client.get("/health").status_code == 503
+        patch.setattr(runtime, "asubmit", failing(OverloadedError("full")))
+        assert client.get("/health").status_code == 200
+        patch.setattr(runtime, "asubmit", failing(EngineError("still")))
+        assert client.get("/health").status_code == 503
+    assert client.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "error_type"),
+    [
+        (EngineError("/secret/path failed"), 500, "InternalServerError"),
+        (ZeroDivisionError("/secret/path"), 500, "InternalServerError"),
+        (ClosedError("closed /secret/path"), 503, "ServiceUnavailableError"),
+        (OverloadedError("full", retry_after_seconds=3), 429, "TooManyRequestsError"),
+    ],
+)
+def test_failures_of_ours(
+    client: TestClient,
+    runtime: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    status: int,
+    error_type: str,
+) -> None:
+    monkeypatch.setattr(runtime, "asubmit", failing(error))
+    response = client.post(
+        "/v1/embeddings", json={"input": "x"}, headers={"X-Request-Id": "trace-me"}
+    )
+    answer = response.json()["error"]
+    assert response.status_code == status
+    assert (answer["type"], answer["param"], answer["code"]) == (error_type, None, status)
+    assert "secret" not in response.text
+    assert response.headers["X-Request-Id"] == "trace-me"
+    logged = status >= 500
+    assert ("trace-me" in caplog.text and "secret" in caplog.text) is logged
+    assert response.headers.get("Retry-After") == ("3" if status == 429 else None)
+
+
+def test_metrics_count_requests_tokens_and_batches(client: TestClient) -> None:
+    client.post("/v1/embeddings", json={"input": ["the model", "a"]})
+    client.post("/v1/embeddings", json={"input": []})
+    client.post("/v2/embed", json={"texts": ["the model"]})
+    client.get("/no/such/path")
+    samples = read_metrics(client)
+    assert samples["embed_requests_total", "/v1/embeddings", "200"] == 1
+    assert samples["embed_requests_total", "/v1/embeddings", "400"] == 1
+    assert samples["embed_requests_total", "/v2/embed", "200"] == 1
+    assert samples["embed_requests_total", "other", "404"] == 1
+    assert samples["embed_request_seconds_count", "/v1/embeddings"] == 2
+    assert samples["embed_request_inputs_sum",] == 3
+    assert samples["embed_request_tokens_sum",] == 4 + 3 + 4
+    assert samples["embed_batches_total",] == 2
+    assert samples["embed_batch_rows_total",] == 3
+    assert samples["embed_batch_tokens_total",] == 11
+    assert samples["embed_attention_slots_total",] == 12
+    assert samples["embed_padding_share",] == pytest.approx(1 / 12)
+    assert samples["embed_queue_inputs",] == samples["embed_queue_tokens",] == 0
+    assert samples["embed_engine_seconds_total",] > 0
+    assert samples["embed_model_info", "cpu", "dummy", "dummy", "fp32"] == 1
+
+
+def test_metrics_speak_openmetrics_when_asked(client: TestClient) -> None:
+    response = client.get("/metrics", headers={"Accept": "application/openmetrics-text"})
+    assert response.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert response.text.endswith("# EOF\n")
+
+
+def test_openapi_page_documents_bodies_answers_and_errors(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    for path, request, response in (
+        ("/v1/embeddings", "EmbeddingsRequest", "EmbeddingsResponse"),
+        ("/v2/embed", "EmbedBody", "EmbedResponse"),
+    ):
+        operation = document["paths"][path]["post"]
+        body = operation["requestBody"]["content"]["application/json"]["schema"]
+        answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        assert body["$ref"].endswith(f"/{request}")
+        assert answer["$ref"].endswith(f"/{response}")
+        assert set(operation["responses"]) == {
+            "200", "400", "401", "404", "413", "429", "500", "503",
+        }  # fmt: skip
+    assert {"/health", "/info", "/metrics", "/v1/models"} < set(document["paths"])
+    assert client.get("/docs").status_code == 200
+
+
+def test_unknown_paths_and_verbs_keep_the_frameworks_answers(client: TestClient) -> None:
+    assert client.get("/nothing").json() == {"detail": "Not Found"}
+    response = client.get("/v1/embeddings")
+    assert (response.status_code, response.json()) == (405, {"detail": "Method Not Allowed"})
+
+
+def test_a_client_that_leaves_cancels_its_work(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled = asyncio.Event()
+
+    async def never(request: EmbedRequest) -> EmbedResult:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            cancelled.set()
+        raise AssertionError
+
+    monkeypatch.setattr(runtime, "asubmit", never)
+    app = create_app(runtime, ServerConfig())
+    messages = iter(
+        [
+            {"type": "http.request", "body": b'{"input": "x"}', "more_body": False},
+            {"type": "http.disconnect"},
+        ]
+    )
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        pass
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/embeddings",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+    asyncio.run(asyncio.wait_for(app(scope, receive, send), timeout=10))
+    assert cancelled.is_set()
+    assert read_metrics(TestClient(app))["embed_requests_total", "/v1/embeddings", "499"] == 1
