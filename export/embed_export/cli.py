@@ -1,10 +1,11 @@
 """`embed-export`: flags to `ExportConfig`, errors to one line and an exit code."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import msgspec
 
 from embed_export.config import ExportConfig
 from embed_export.errors import ExportError
@@ -119,14 +120,16 @@ def _pooling(
     if len(named) > 1:
         raise ExportError(f"{' and '.join(named)} both set the pooling; keep one")
     for option, words in named.items():
-        modes = [_POOLING_NAMES.get(word) for word in str(words).lower().split("+")]
-        known = tuple(mode for mode in modes if mode is not None)
-        if len(known) != len(modes):
+        named_modes = str(words).lower().split("+")
+        known: list[PoolingMode] = [
+            _POOLING_NAMES[word] for word in named_modes if word in _POOLING_NAMES
+        ]
+        if len(known) != len(named_modes):
             raise ExportError(
                 f"{option}={words!r} is unknown; known: {', '.join(_POOLING_NAMES)}, or several"
                 " joined with +"
             )
-        return known
+        return tuple(known)
     return None
 
 
@@ -134,14 +137,11 @@ def _object(option: str, text: str | None) -> dict[str, object]:
     if text is None:
         return {}
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return msgspec.json.decode(text, type=dict[str, object])
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ExportError(
-            f"{option} is not JSON ({error}); write it as '{{\"key\": 1}}'"
+            f"{option} is no JSON object ({error}); write it like '{{\"key\": 1}}'"
         ) from error
-    if not isinstance(value, dict):
-        raise ExportError(f"{option} must be a JSON object, not {text}")
-    return value
 
 
 def _parser() -> argparse.ArgumentParser:

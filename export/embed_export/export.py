@@ -303,7 +303,6 @@ def _describe(
         tokenizer=TokenizerSpec(
             vocab_size=spec.shape.vocab_size,
             pad_token_id=tokenizer.pad_token_id,
-            lowercase=spec.lowercase,
             num_special_tokens=tokenizer.num_special_tokens,
         ),
         positions=spec.shape.positions,

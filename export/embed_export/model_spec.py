@@ -23,7 +23,6 @@ class ModelSpec:
         normalize: Whether vectors have unit length.
         dimensions: Sizes a vector may have.
         max_tokens: Longest input, special tokens included.
-        lowercase: Whether texts are lowercased before tokenization.
         prompts: Texts to put in front, by name.
         default_prompt: Name of the one used when the caller names none.
         similarity: How vectors are compared.
@@ -35,7 +34,6 @@ class ModelSpec:
     normalize: bool
     dimensions: Dimensions
     max_tokens: int
-    lowercase: bool
     prompts: Mapping[str, str]
     default_prompt: str | None
     similarity: Similarity
@@ -81,7 +79,6 @@ def settle(
         normalize=normalize,
         dimensions=_dimensions(checkpoint, shape, pooling),
         max_tokens=_max_tokens(config, files.max_tokens, shape, tokenizer),
-        lowercase=files.lowercase,
         prompts=checkpoint.prompts,
         default_prompt=files.default_prompt,
         similarity=files.similarity or "cosine",

@@ -1,31 +1,52 @@
 """The original model, run by its own library in float32: what every engine is compared with."""
 
-import logging
-from collections.abc import Sequence
+# transformers leaves the types of what it loads open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+import math
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Protocol, TypeAlias, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import transformers
 
 from embed_export.checkpoint import Checkpoint
 from embed_export.errors import ExportError
 from embed_export.model_spec import ModelSpec
+from embed_export.pooler import SMALLEST_NORM
+from embed_export.probe import Reference
 from embed_export.progress import Advance
+from embed_export.quiet import quiet_transformers
 from embed_export.recipes import Recipe
 from embed_export.tokenizer import ResolvedTokenizer
-from embed_export.verify import Reference
-from embed_runtime.manifest import PoolingMode
+from embed_runtime.manifest import Activation, PoolingMode
 
-_ACTIVATIONS = {
-    "identity": torch.nn.Identity(),
-    "tanh": torch.nn.Tanh(),
-    "relu": torch.nn.ReLU(),
-    "gelu": torch.nn.GELU(),
-    "sigmoid": torch.nn.Sigmoid(),
-    "silu": torch.nn.SiLU(),
+_DoubleArray: TypeAlias = npt.NDArray[np.float64]
+
+_ACTIVATIONS: dict[Activation, Callable[[float], float]] = {
+    "identity": lambda x: x,
+    "tanh": math.tanh,
+    "relu": lambda x: max(x, 0.0),
+    "gelu": lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2))),
+    "sigmoid": lambda x: 0.5 * (1 + math.tanh(x / 2)),
+    "silu": lambda x: x * 0.5 * (1 + math.tanh(x / 2)),
 }
+
+
+class _Outputs(Protocol):
+    last_hidden_state: torch.Tensor
+    hidden_states: tuple[torch.Tensor, ...]
+
+
+class _Backbone(Protocol):
+    """What we use of a transformers model."""
+
+    def __call__(
+        self, *, input_ids: torch.Tensor, attention_mask: torch.Tensor, output_hidden_states: bool
+    ) -> _Outputs: ...
 
 
 def run_original(
@@ -38,14 +59,14 @@ def run_original(
 ) -> Reference:
     """Embed the probe texts with the original model, one at a time.
 
-    Nothing here uses our graphs, kernels or batches: tokens come from the checkpoint's tokenizer,
-    token vectors from transformers, and pooling is written once more, for one text.
+    Nothing here uses our graphs, kernels or batches: token vectors come from transformers, and
+    pooling is written once more, for one text and in float64.
 
     Raises:
         ExportError: transformers cannot load the checkpoint, or finds weights missing.
     """
     model = _load(checkpoint, recipe)
-    vectors: list[torch.Tensor] = []
+    vectors: list[_DoubleArray] = []
     max_activation = 0.0
     with torch.inference_mode():
         for index, text in enumerate(texts):
@@ -57,68 +78,76 @@ def run_original(
             )
             largest = max(float(states.abs().max()) for states in outputs.hidden_states)
             max_activation = max(max_activation, largest)
-            vectors.append(_finish(outputs.last_hidden_state[0].float(), spec))
+            tokens: _DoubleArray = outputs.last_hidden_state[0].double().numpy()
+            vectors.append(_finish(tokens, spec))
             advance(index + 1, len(texts))
     return Reference(
         texts=tuple(texts),
-        vectors=np.ascontiguousarray(torch.stack(vectors).numpy(), dtype=np.float32),
+        vectors=np.stack(vectors).astype(np.float32),
         max_activation=max_activation,
         versions={name: version(name) for name in ("torch", "transformers")},
     )
 
 
-def _load(checkpoint: Checkpoint, recipe: Recipe) -> Any:
-    """Load the backbone; weights that are missing or not allowed to be left over stop the export.
+def _load(checkpoint: Checkpoint, recipe: Recipe) -> _Backbone:
+    """Load the backbone in float32; weights that are missing stop the export.
 
-    transformers only warns about either, and fills in random numbers.
+    transformers only warns about them, and fills in random numbers.
     """
-    transformers.utils.logging.set_verbosity(logging.CRITICAL)
-    transformers.utils.logging.disable_progress_bar()
     try:
-        config = transformers.AutoConfig.for_model(**dict(checkpoint.config))
-        model, loading = transformers.AutoModel.from_pretrained(
-            checkpoint.model_folder,
-            config=config,
-            dtype=torch.float32,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except (ValueError, OSError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        with quiet_transformers():
+            config = transformers.CONFIG_MAPPING[checkpoint.model_type].from_dict(
+                dict(checkpoint.config)
+            )
+            model, loading = transformers.AutoModel.from_pretrained(
+                checkpoint.model_folder,
+                config=config,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+            model.eval()
+    except Exception as error:  # a damaged file can make it raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ExportError(f"transformers cannot load the original model: {reason}") from error
-    missing = [name for name in loading["missing_keys"] if not recipe.allows_unused(name)]
+    missing = sorted(
+        name for name in cast("set[str]", loading["missing_keys"]) if not recipe.allows_unused(name)
+    )
     if missing:
-        raise ExportError(
-            f"the original model lacks weight {sorted(missing)[0]!r}; fetch the checkpoint again"
-        )
-    return model.eval()
+        raise ExportError(f"the original model lacks weight {missing[0]!r}; fetch it again")
+    return cast("_Backbone", model)
 
 
-def _finish(tokens: torch.Tensor, spec: ModelSpec) -> torch.Tensor:
+def _finish(tokens: _DoubleArray, spec: ModelSpec) -> _DoubleArray:
     """Pool [T, H] token vectors, apply the heads, normalize: one [D] vector."""
-    vector = torch.cat([_pool(tokens, mode) for mode in spec.pooling.modes])
+    vector = np.concatenate([_pool(tokens, mode) for mode in spec.pooling.modes])
     for head in spec.heads:
         weight, bias = head.read()
-        vector = torch.from_numpy(weight) @ vector
+        vector = weight.astype(np.float64) @ vector
         if bias is not None:
-            vector = vector + torch.from_numpy(bias)
-        vector = _ACTIVATIONS[head.spec.activation](vector)
-    return torch.nn.functional.normalize(vector, dim=0) if spec.normalize else vector
+            vector = vector + bias
+        activation = _ACTIVATIONS[head.spec.activation]
+        vector = np.array([activation(float(value)) for value in vector])
+    if spec.normalize:
+        vector = vector / max(float(np.linalg.norm(vector)), SMALLEST_NORM)
+    return vector
 
 
-def _pool(tokens: torch.Tensor, mode: PoolingMode) -> torch.Tensor:
+def _pool(tokens: _DoubleArray, mode: PoolingMode) -> _DoubleArray:
+    vector: _DoubleArray
     match mode:
         case "cls":
-            return tokens[0]
+            vector = tokens[0]
         case "lasttoken":
-            return tokens[-1]
+            vector = tokens[-1]
         case "max":
-            return tokens.max(dim=0).values
+            vector = tokens.max(axis=0)
         case "mean":
-            return tokens.mean(dim=0)
+            vector = tokens.mean(axis=0)
         case "mean_sqrt_len_tokens":
-            return tokens.sum(dim=0) / len(tokens) ** 0.5
+            vector = tokens.sum(axis=0) / math.sqrt(len(tokens))
         case "weightedmean":
-            weights = torch.arange(1, len(tokens) + 1, dtype=tokens.dtype)
-            return (weights[:, None] * tokens).sum(dim=0) / weights.sum()
+            weights = np.arange(1, len(tokens) + 1)
+            vector = weights @ tokens / weights.sum()
+    return vector
