@@ -1,14 +1,26 @@
 """`Runtime`: a bundle, opened; texts in, vectors out."""
 
-import concurrent.futures
-from collections.abc import Iterable
+import asyncio
+import weakref
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from embed_runtime.batching import Limits
 from embed_runtime.config import RuntimeConfig
-from embed_runtime.manifest import EngineEntry, Manifest
-from embed_runtime.scheduler import SchedulerStats
+from embed_runtime.errors import ClosedError, InputError
+from embed_runtime.jobs import Job
+from embed_runtime.loading import load_bundle
+from embed_runtime.plan import make_plan
+from embed_runtime.progress import show_progress
+from embed_runtime.scheduler import Scheduler
+from embed_runtime.similarity import compare
+from embed_runtime.stats import SchedulerStats
+from embed_runtime.streaming import VectorBuffer, astream, stream, windows
 from embed_runtime.types import (
     EmbedRequest,
     EmbedResult,
@@ -19,18 +31,58 @@ from embed_runtime.types import (
     Truncate,
 )
 
+# Batches in the queue when it is full, if the configuration does not say otherwise.
+_QUEUE_BATCHES = 256
+# Batches in one window of many texts: enough for rows of like length to meet.
+_WINDOW_BATCHES = 16
+# Up to so many characters, tokenizing takes less time than asking another thread to do it.
+_INLINE_CHARS = 2000
+
 
 class Runtime:
-    """A loaded bundle; safe to use from many threads and event loops at once."""
+    """A loaded bundle. Any number of threads and event loops may use it at once.
 
-    manifest: Manifest
-    engine_entry: EngineEntry
-    skipped_engines: tuple[str, ...]
+    Attributes:
+        manifest: What the bundle says about itself.
+        engine_entry: The engine that runs.
+        tokenizer: The bundle's tokenizer.
+        skipped_engines: One line for each engine the bundle prefers to this one: why it was
+            skipped.
+    """
 
     def __init__(
         self, path: str | Path, *, config: RuntimeConfig | None = None, engine: str | None = None
     ) -> None:
-        raise NotImplementedError
+        """Open a bundle; its files are checked before any of them is used.
+
+        Args:
+            path: The folder of a bundle, for the fastest of its engines that runs here; or one
+                engine file in it, for that engine.
+            config: Limits and threads.
+            engine: The engine to use, by name, like "onnxruntime".
+
+        Raises:
+            BundleError: There is no bundle, it is damaged, or the engine cannot run here.
+        """
+        config = config or RuntimeConfig()
+        bundle = load_bundle(Path(path), config=config, engine=engine)
+        self.manifest = bundle.manifest
+        self.engine_entry = bundle.entry
+        self.tokenizer = bundle.tokenizer
+        self.skipped_engines = bundle.skipped
+        self._max_batch_tokens = bundle.max_batch_tokens
+        self._scheduler = Scheduler(
+            bundle.engine,
+            limits=Limits.for_model(
+                max_tokens=bundle.max_batch_tokens, hidden_size=bundle.manifest.hidden_size
+            ),
+            max_queue_tokens=config.max_queue_tokens or _QUEUE_BATCHES * bundle.max_batch_tokens,
+        )
+        self._tokenizer_threads = ThreadPoolExecutor(
+            config.num_tokenizer_threads, thread_name_prefix="embed-tokenizer"
+        )
+        # A runtime that nobody closes stops when it is collected, or with the process.
+        self._finalizer = weakref.finalize(self, self._scheduler.close, drain=False)
 
     def embed(
         self,
@@ -43,8 +95,43 @@ class Runtime:
         truncate: Truncate = "END",
         progress: bool = False,
     ) -> FloatArray:
-        """Embed texts."""
-        raise NotImplementedError
+        """Embed one text or many; of many, only a few windows are held at a time.
+
+        Where the queue is full, this waits.
+
+        Args:
+            texts: A text; or any iterable of texts, or of lists of token ids, which are used
+                verbatim.
+            prompt_name: Name of a prompt of the bundle to put in front of every text; None for
+                the bundle's default.
+            prompt: A prompt instead of a name; an empty one for none at all.
+            dimensions: Leading values to keep of each vector, for models trained for it.
+            normalize: Whether vectors get unit length; None does what the model does.
+            truncate: Which end of an overlong text is cut, END or START; NONE refuses it.
+            progress: Whether to show progress on stderr.
+
+        Returns:
+            [D] float32 for one text, [N, D] in the order of the texts for many.
+
+        Raises:
+            InputError: An argument or a text is wrong; nothing more is computed then.
+            EngineError: The engine failed.
+            ClosedError: The runtime is closed.
+        """
+        request = EmbedRequest(
+            inputs=(),
+            prompt_name=prompt_name,
+            prompt=prompt,
+            dimensions=dimensions,
+            normalize=normalize,
+            truncate=truncate,
+        )
+        many = [texts] if isinstance(texts, str) else texts
+        gathered = VectorBuffer(many)
+        for result in self._stream(many, request, progress=progress):
+            gathered.add(result.vectors)
+        vectors = gathered.result()
+        return vectors[0] if isinstance(texts, str) else vectors
 
     async def aembed(
         self,
@@ -57,8 +144,28 @@ class Runtime:
         truncate: Truncate = "END",
         progress: bool = False,
     ) -> FloatArray:
-        """Embed texts."""
-        raise NotImplementedError
+        """Embed one text or many without blocking the event loop; see `embed`.
+
+        Cancelling it drops what has not run yet.
+
+        Raises:
+            OverloadedError: The queue is full of other callers' work.
+        """
+        request = EmbedRequest(
+            inputs=(),
+            prompt_name=prompt_name,
+            prompt=prompt,
+            dimensions=dimensions,
+            normalize=normalize,
+            truncate=truncate,
+        )
+        many = [texts] if isinstance(texts, str) else texts
+        gathered = VectorBuffer(many)
+        async with aclosing(self._astream(many, request, progress=progress)) as results:
+            async for result in results:
+                gathered.add(result.vectors)
+        vectors = gathered.result()
+        return vectors[0] if isinstance(texts, str) else vectors
 
     def encode(
         self,
@@ -72,34 +179,128 @@ class Runtime:
         truncate: Truncate = "END",
         progress: bool = False,
     ) -> list[PoolingOutput]:
-        """Encode texts."""
-        raise NotImplementedError
+        """Encode one text or many, one output for each; see `embed` for the arguments.
+
+        Args:
+            texts: As in `embed`.
+            task: `embed` for one vector a text, [D]; `token_embed` for one a token, special
+                tokens included, [T, H], not normalized unless `normalize` is True.
+            prompt_name: As in `embed`.
+            prompt: As in `embed`.
+            dimensions: As in `embed`; not for `token_embed`.
+            normalize: As in `embed`.
+            truncate: As in `embed`.
+            progress: As in `embed`.
+        """
+        request = EmbedRequest(
+            inputs=(),
+            task=task,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            dimensions=dimensions,
+            normalize=normalize,
+            truncate=truncate,
+        )
+        many = [texts] if isinstance(texts, str) else texts
+        outputs: list[PoolingOutput] = []
+        for result in self._stream(many, request, progress=progress):
+            outputs.extend(_to_outputs(result, task))
+        return outputs
 
     def score(
         self,
         queries: str | Iterable[TextOrIds],
         documents: str | Iterable[TextOrIds],
         *,
+        query_prompt_name: str | None = None,
+        document_prompt_name: str | None = None,
+        dimensions: int | None = None,
         truncate: Truncate = "END",
+        progress: bool = False,
     ) -> FloatArray:
-        """Score pairs."""
-        raise NotImplementedError
+        """Score how well documents fit queries, by the similarity the model was trained for.
 
-    def submit(self, request: EmbedRequest) -> concurrent.futures.Future[EmbedResult]:
-        """Queue one request; InputError, OverloadedError and ClosedError are raised at once."""
-        raise NotImplementedError
+        Args:
+            queries: One text for all documents, or one for each.
+            documents: One text or many.
+            query_prompt_name: Prompt for the queries; None for the bundle's default.
+            document_prompt_name: Prompt for the documents; None for the bundle's default.
+            dimensions: As in `embed`.
+            truncate: As in `embed`.
+            progress: As in `embed`.
+
+        Returns:
+            [N] float32, one score for each document; higher is better.
+
+        Raises:
+            InputError: There are neither one query nor as many as documents; or as in `embed`.
+        """
+        left = [queries] if isinstance(queries, str) else list(queries)
+        right = [documents] if isinstance(documents, str) else list(documents)
+        if len(left) not in (1, len(right)):
+            raise InputError(
+                f"{len(left)} queries and {len(right)} documents cannot be paired: give one query,"
+                " or as many as documents",
+                param="queries",
+            )
+        measure = self.manifest.similarity
+        sides = [
+            self.embed(
+                texts,
+                prompt_name=name,
+                dimensions=dimensions,
+                normalize=True if measure == "cosine" else None,
+                truncate=truncate,
+                progress=progress,
+            )
+            for texts, name in ((left, query_prompt_name), (right, document_prompt_name))
+        ]
+        return compare(sides[0], sides[1], measure)
+
+    def submit(self, request: EmbedRequest) -> Future[EmbedResult]:
+        """Queue one request; its texts are tokenized here and now.
+
+        Returns:
+            A future; cancelling it drops what has not run yet. It may raise EngineError, or
+            ClosedError when the runtime was closed without draining.
+
+        Raises:
+            InputError: The request is wrong.
+            OverloadedError: The queue is full.
+            ClosedError: The runtime is closed.
+        """
+        job = self._prepare(request)
+        self._scheduler.submit(job)
+        return job
 
     async def asubmit(self, request: EmbedRequest) -> EmbedResult:
-        """Queue one request and await it."""
-        raise NotImplementedError
+        """Queue one request and await its result; long texts are tokenized off the event loop.
+
+        Cancelling the task drops what has not run yet.
+
+        Raises:
+            InputError: The request is wrong.
+            OverloadedError: The queue is full.
+            EngineError: The engine failed.
+            ClosedError: The runtime is closed.
+        """
+        job = await self._aprepare(request)
+        self._scheduler.submit(job)
+        return await asyncio.wrap_future(job)
 
     def stats(self) -> SchedulerStats:
-        """Snapshot the queue."""
-        raise NotImplementedError
+        """Take a snapshot of the queue and of all that was counted since the start."""
+        return self._scheduler.stats()
 
     def close(self, *, drain: bool = True) -> None:
-        """Stop; with `drain` after finishing what was accepted."""
-        raise NotImplementedError
+        """Take no more work and free the engine; safe to call twice.
+
+        Args:
+            drain: Whether to finish what was accepted; else it gets a ClosedError.
+        """
+        self._scheduler.close(drain=drain)
+        self._tokenizer_threads.shutdown()
+        self._finalizer.detach()
 
     def __enter__(self) -> Self:
         return self
@@ -110,4 +311,78 @@ class Runtime:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        self.close(drain=error is None)
+
+    def _prepare(self, request: EmbedRequest, first_index: int = 0) -> Job:
+        """Check a request and tokenize it."""
+        plan = make_plan(request, self.manifest)
+        return Job(
+            self.tokenizer.encode(request, prompt=plan.prompt, first_index=first_index),
+            output=plan.output,
+            dimensions=plan.dimensions,
+            normalize=plan.normalize,
+            first_index=first_index,
+        )
+
+    async def _aprepare(self, request: EmbedRequest, first_index: int = 0) -> Job:
+        """Prepare off the event loop what takes long."""
+        if sum(map(_count_chars, request.inputs)) <= _INLINE_CHARS:
+            return self._prepare(request, first_index)
+        try:
+            preparing = self._tokenizer_threads.submit(self._prepare, request, first_index)
+        except RuntimeError as error:  # the only one it has: it was shut down
+            raise ClosedError("the runtime is closed") from error
+        return await asyncio.wrap_future(preparing)
+
+    def _stream(
+        self, texts: Iterable[TextOrIds], request: EmbedRequest, *, progress: bool
+    ) -> Iterator[EmbedResult]:
+        """Embed window after window."""
+
+        def start(window: list[TextOrIds], first_index: int) -> Job:
+            job = self._prepare(replace(request, inputs=window), first_index)
+            self._scheduler.submit(job, wait=True)
+            return job
+
+        with show_progress(_count(texts), show=progress) as advance:
+            for result in stream(self._windows(texts), start):
+                advance(len(result.num_tokens))
+                yield result
+
+    async def _astream(
+        self, texts: Iterable[TextOrIds], request: EmbedRequest, *, progress: bool
+    ) -> AsyncGenerator[EmbedResult]:
+        """Embed window after window, without blocking."""
+
+        async def prepare(window: list[TextOrIds], first_index: int) -> Job:
+            return await self._aprepare(replace(request, inputs=window), first_index)
+
+        with show_progress(_count(texts), show=progress) as advance:
+            async with aclosing(astream(self._windows(texts), prepare, self._scheduler)) as results:
+                async for result in results:
+                    advance(len(result.num_tokens))
+                    yield result
+
+    def _windows(self, texts: Iterable[TextOrIds]) -> Iterator[list[TextOrIds]]:
+        return windows(
+            texts,
+            window_tokens=_WINDOW_BATCHES * self._max_batch_tokens,
+            max_tokens=self.manifest.max_tokens,
+        )
+
+
+def _count(texts: Iterable[TextOrIds]) -> int | None:
+    return len(texts) if isinstance(texts, Sized) else None
+
+
+def _count_chars(one: object) -> int:
+    """Size up an input of a request that was not checked yet."""
+    return len(one) if isinstance(one, Sized) else 0
+
+
+def _to_outputs(result: EmbedResult, task: Task) -> Iterator[PoolingOutput]:
+    """Split a result into its inputs' shares."""
+    for index, num_tokens in enumerate(result.num_tokens.tolist()):
+        start, stop = result.offsets[index], result.offsets[index + 1]
+        rows = result.vectors[start:stop]
+        yield PoolingOutput(data=rows[0] if task == "embed" else rows, num_tokens=num_tokens)

@@ -1,35 +1,388 @@
-"""The queue between callers and the engine."""
+"""The queue between callers and the engine: admission, the two threads, one answer each."""
 
-from dataclasses import dataclass
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from embed_runtime.batching import Limits, Row, Waiting, collate
+from embed_runtime.engines import Engine
+from embed_runtime.errors import ClosedError, EmbedError, EngineError, OverloadedError
+from embed_runtime.jobs import Job, Target
+from embed_runtime.stats import Pace, SchedulerStats
+from embed_runtime.types import Batch, FloatArray, OutputName
+
+# A request counts as small up to this share of a full batch; one input alone always does.
+_SMALL_SHARE = 0.25
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SchedulerStats:
-    """What the scheduler does now, and has done since it started.
+@dataclass(slots=True, kw_only=True)
+class _Work:
+    """A batch on its way through the engine, and what became of it there.
 
-    Attributes:
-        waiting_inputs: Inputs in the queue.
-        waiting_tokens: Their tokens.
-        running_inputs: Inputs in the engine, or prepared for it.
-        batches: Batches the engine finished.
-        rows: Rows of those batches.
-        tokens: Real tokens of those rows.
-        attention_slots: Rows times the longest row, summed over batches; what attention pads to.
-        deduplicated: Inputs answered by the row of an identical input.
-        engine_seconds: Time inside the engine.
+    `job` is set where a batch failed and the rows of each of its jobs are tried alone.
     """
 
-    waiting_inputs: int
-    waiting_tokens: int
-    running_inputs: int
-    batches: int
-    rows: int
-    tokens: int
-    attention_slots: int
-    deduplicated: int
-    engine_seconds: float
+    rows: list[Row[Target]]
+    num_inputs: int
+    job: Job | None = None
+    batch: Batch | None = None
+    outputs: Mapping[OutputName, FloatArray] = field(default_factory=dict[OutputName, FloatArray])
+    error: Exception | None = None
+    seconds: float = 0.0
 
-    @property
-    def padding_share(self) -> float:
-        """Share of attention slots that held no token, 0 to 1."""
-        return 1 - self.tokens / self.attention_slots if self.attention_slots else 0.0
+
+class Scheduler:
+    """Owns an engine: takes jobs from any thread, and answers every one exactly once.
+
+    One thread runs the engine and does nothing else, but for taking its next batch where none is
+    ready. The other delivers what the engine finished; and while the engine runs and enough for a
+    full batch waits, it prepares that one batch ahead. With less waiting, the next batch stays
+    open until the engine is free: it then takes all that has come, and waits for nothing else.
+    """
+
+    def __init__(self, engine: Engine, *, limits: Limits, max_queue_tokens: int) -> None:
+        """Start the threads.
+
+        Args:
+            engine: Closed by the scheduler, in the thread that ran it.
+            limits: What one batch may hold.
+            max_queue_tokens: Tokens that may wait. A request that is larger by itself is taken
+                when nothing else waits, so every request can be answered at some time.
+        """
+        self._engine = engine
+        self._limits = limits
+        self._max_queue_tokens = max_queue_tokens
+        self._lock = threading.Lock()
+        self._engine_wakes = threading.Condition(self._lock)
+        self._delivery_wakes = threading.Condition(self._lock)
+        self._space = threading.Condition(self._lock)
+        # All below is guarded by the lock.
+        self._jobs: set[Job] = set()
+        self._waiting: Waiting[Target] = Waiting()
+        self._retries: deque[_Work] = deque()
+        self._ready: _Work | None = None
+        self._finished: deque[_Work] = deque()
+        self._is_engine_busy = False
+        self._num_running = 0
+        self._closed: ClosedError | None = None
+        self._totals = SchedulerStats()
+        self._pace = Pace()
+        # Daemons, because a runtime that nobody closed must not keep the process alive.
+        self._threads = [
+            threading.Thread(target=self._guard, args=(loop,), name=name, daemon=True)
+            for loop, name in (
+                (self._run_engine, "embed-engine"),
+                (self._run_delivery, "embed-delivery"),
+            )
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, job: Job, *, wait: bool = False) -> None:
+        """Queue a job.
+
+        Args:
+            job: A fresh job.
+            wait: Whether to wait for space instead of raising OverloadedError.
+
+        Raises:
+            OverloadedError: Too many tokens wait already.
+            ClosedError: The scheduler is closed, or its threads are gone.
+        """
+        num_tokens = int(job.num_tokens.sum())
+        # False in a process forked from the one that started them, too.
+        if not all(thread.is_alive() for thread in self._threads):
+            raise self._closed or ClosedError(
+                "the runtime has no threads in this process; open it after the fork"
+            )
+        with self._lock:
+            while self._closed is None and not self._has_space(num_tokens):
+                if not wait:
+                    raise self._overloaded(num_tokens)
+                self._space.wait()
+            if self._closed is not None:
+                raise ClosedError(str(self._closed))
+            self._jobs.add(job)
+            job.on_cancel = self._drop_cancelled
+            is_small = job.num_inputs == 1 or num_tokens <= _SMALL_SHARE * self._limits.max_tokens
+            job.rows = [
+                self._waiting.add(item, job.output, (job, index), is_small=is_small)
+                for index, item in enumerate(job.inputs)
+            ]
+            self._wake()
+
+    def has_space(self, job: Job) -> bool:
+        """Tell whether a job would be taken now."""
+        with self._lock:
+            return self._has_space(int(job.num_tokens.sum()))
+
+    def stats(self) -> SchedulerStats:
+        """Take a snapshot."""
+        with self._lock:
+            return replace(
+                self._totals,
+                waiting_inputs=self._waiting.num_inputs,
+                waiting_tokens=self._waiting.num_tokens,
+                running_inputs=self._num_running,
+            )
+
+    def close(self, *, drain: bool = True) -> None:
+        """Take no more jobs, and return when all is answered and the engine closed.
+
+        Args:
+            drain: Whether jobs that were accepted are finished; otherwise all that are open get a
+                ClosedError. The batch in the engine runs to its end either way.
+        """
+        self._shut(ClosedError("the runtime is closed"), drop=not drain)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
+
+    def _has_space(self, num_tokens: int) -> bool:
+        waiting = self._waiting.num_tokens
+        return not waiting or waiting + num_tokens <= self._max_queue_tokens
+
+    def _overloaded(self, num_tokens: int) -> OverloadedError:
+        """Say when a request could succeed, judged by the engine's recent pace."""
+        waiting = self._waiting.num_tokens
+        seconds = self._pace.seconds_for(waiting)
+        return OverloadedError(
+            f"the queue is full: {waiting} tokens wait, this request has {num_tokens}, and"
+            f" max_queue_tokens={self._max_queue_tokens}; try again in {seconds} s",
+            retry_after_seconds=seconds,
+        )
+
+    def _wake(self) -> None:
+        """Wake the threads that have something to do now; call after any change of state."""
+        is_over = self._is_over()
+        if is_over or self._ready or self._retries or self._waiting:
+            self._engine_wakes.notify()
+        if is_over or self._finished or self._may_prepare():
+            self._delivery_wakes.notify()
+
+    def _is_over(self) -> bool:
+        """Tell whether the threads can end."""
+        return self._closed is not None and not self._jobs
+
+    def _may_prepare(self) -> bool:
+        """Tell whether a batch should be prepared while the engine runs."""
+        return (
+            self._is_engine_busy
+            and self._ready is None
+            and (bool(self._retries) or self._waiting.num_tokens >= self._limits.max_tokens)
+        )
+
+    def _take(self) -> _Work | None:
+        """Take the next batch out of the queue, failed ones first."""
+        work = self._retries.popleft() if self._retries else None
+        if work is None and (rows := self._waiting.take(self._limits)):
+            work = _Work(rows=rows, num_inputs=sum(row.num_wanted for row in rows))
+        if work is not None:
+            self._num_running += work.num_inputs
+            self._space.notify_all()
+        return work
+
+    def _guard(self, loop: Callable[[], None]) -> None:
+        """Run a thread's loop; should it break, nobody waits for an answer for ever."""
+        try:
+            loop()
+        except BaseException as error:  # noqa: BLE001, whatever it was
+            self._shut(
+                ClosedError(f"the runtime stopped: {type(error).__name__}: {error}"), drop=True
+            )
+        finally:
+            if loop == self._run_engine:
+                self._engine.close()
+
+    def _run_engine(self) -> None:
+        """Run batch after batch until there is none and will be none."""
+        while (work := self._next_work()) is not None:
+            started = time.perf_counter()
+            try:
+                assert work.batch is not None
+                work.outputs = self._engine.run(work.batch)
+            except Exception as error:  # noqa: BLE001, engines raise what their library does
+                work.error = error
+            work.seconds = time.perf_counter() - started
+            with self._lock:
+                self._is_engine_busy = False
+                self._finished.append(work)
+                self._wake()
+
+    def _next_work(self) -> _Work | None:
+        """Wait for the engine's next batch; None when all is over."""
+        while True:
+            with self._lock:
+                while (work := self._ready or self._take()) is None:
+                    if self._is_over():
+                        return None
+                    self._engine_wakes.wait()
+                self._ready = None
+                rows = [row for row in work.rows if row.num_wanted]
+                if rows and (work.job is None or work.job.is_open):
+                    self._is_engine_busy = True
+                    self._wake()
+                    break
+                self._num_running -= work.num_inputs
+        if work.batch is None or len(rows) < len(work.rows):
+            work.rows, work.batch = rows, collate(rows)
+        return work
+
+    def _run_delivery(self) -> None:
+        """Deliver what the engine finished, and prepare one batch ahead."""
+        while True:
+            with self._lock:
+                while not (self._finished or self._may_prepare()):
+                    if self._is_over():
+                        return
+                    self._delivery_wakes.wait()
+                finished = self._finished.popleft() if self._finished else None
+                ahead = None if finished else self._take()
+            if finished is not None:
+                self._deliver(finished)
+            elif ahead is not None:
+                ahead.batch = collate(ahead.rows)
+                with self._lock:
+                    self._ready = ahead
+                    self._wake()
+
+    def _deliver(self, work: _Work) -> None:
+        """Hand the results of a batch to its jobs, and answer those that are complete."""
+        error = work.error or _find_fault(work)
+        answers: dict[Job, EmbedError | None] = {}
+        if error is None:
+            self._scatter(work, answers)
+        elif work.job is None and len(jobs := _jobs_of(work.rows)) > 1:
+            # One input may be to blame; alone, it cannot take the others down with it.
+            retries = [_only(job, work.rows) for job in jobs]
+            with self._lock:
+                self._retries.extend(retries)
+        else:
+            for job in _jobs_of(work.rows):
+                answers[job] = _to_engine_error(error)
+        with self._lock:
+            self._count(work, is_failed=error is not None)
+            settled = [job for job in answers if self._forget(job)]
+            self._wake()
+        for job in settled:
+            job.settle(answers[job])
+
+    def _scatter(self, work: _Work, answers: dict[Job, EmbedError | None]) -> None:
+        """Give each row to its targets; note the jobs that this completes or that it spoils."""
+        assert work.batch is not None
+        starts = work.batch.cu_seqlens.tolist()
+        sound = {name: bool(np.isfinite(values).all()) for name, values in work.outputs.items()}
+        for number, row in enumerate(work.rows):
+            start, stop = number, number + 1
+            if row.output == "token_embeddings":
+                start, stop = starts[number], starts[number + 1]
+            values = work.outputs[row.output][start:stop]
+            is_sound = sound[row.output] or bool(np.isfinite(values).all())
+            for job, index in row.targets:
+                if not job.is_open or answers.get(job) is not None:
+                    continue
+                if not is_sound:
+                    answers[job] = EngineError(
+                        f"the model gave values that are not finite for input"
+                        f" {job.first_index + index}"
+                    )
+                elif job.receive(index, values):
+                    answers[job] = None
+
+    def _count(self, work: _Work, *, is_failed: bool) -> None:
+        """Add a batch to the totals."""
+        assert work.batch is not None
+        self._num_running -= work.num_inputs
+        totals = self._totals
+        if is_failed:
+            self._totals = replace(
+                totals,
+                failed_batches=totals.failed_batches + 1,
+                failures_in_a_row=totals.failures_in_a_row + 1,
+            )
+            return
+        num_rows, num_tokens = work.batch.num_rows, work.batch.num_tokens
+        self._totals = replace(
+            totals,
+            batches=totals.batches + 1,
+            rows=totals.rows + num_rows,
+            tokens=totals.tokens + num_tokens,
+            attention_slots=totals.attention_slots + num_rows * int(work.batch.lengths.max()),
+            deduplicated=totals.deduplicated + work.num_inputs - num_rows,
+            engine_seconds=totals.engine_seconds + work.seconds,
+            failures_in_a_row=0,
+        )
+        self._pace.add(num_tokens, work.seconds)
+
+    def _forget(self, job: Job) -> bool:
+        """Strike a job off, with all that still waits for it.
+
+        Returns:
+            Whether it was open: then the caller, and nobody else, settles it.
+        """
+        if not job.is_open:
+            return False
+        job.is_open = False
+        self._jobs.discard(job)
+        for row in job.rows:
+            self._waiting.drop(row)
+        self._space.notify_all()
+        return True
+
+    def _drop_cancelled(self, job: Job) -> None:
+        """Take a job that its caller cancelled out of the queue."""
+        with self._lock:
+            is_mine = self._forget(job)
+            self._wake()
+        if is_mine:
+            job.settle()
+
+    def _shut(self, error: ClosedError, *, drop: bool) -> None:
+        """Take no more jobs, for this reason; with `drop` answer the open ones with it."""
+        with self._lock:
+            self._closed = self._closed or error
+            settled = [job for job in list(self._jobs) if drop and self._forget(job)]
+            self._space.notify_all()
+            self._wake()
+        for job in settled:
+            job.settle(ClosedError(str(error)))
+
+
+def _to_engine_error(error: Exception) -> EngineError:
+    """Make an error for one job: each gets its own, for raising one changes it."""
+    name = "" if isinstance(error, EmbedError) else f"{type(error).__name__}: "
+    failure = EngineError(f"the engine failed on a batch: {name}{error}")
+    failure.__cause__ = error
+    return failure
+
+
+def _find_fault(work: _Work) -> EngineError | None:
+    """Check that the engine gave what it was asked for, in the shapes it was asked for."""
+    assert work.batch is not None
+    for name in work.batch.outputs:
+        expected = work.batch.num_tokens if name == "token_embeddings" else work.batch.num_rows
+        values = work.outputs.get(name)
+        if values is None:
+            return EngineError(f"the output {name!r} is missing")
+        if values.ndim != 2 or len(values) != expected:
+            return EngineError(f"the output {name!r} has shape {values.shape}, not {expected} rows")
+    return None
+
+
+def _jobs_of(rows: Iterable[Row[Target]]) -> list[Job]:
+    """List the open jobs that wait for these rows, each once, in the order of the rows."""
+    return list(dict.fromkeys(job for row in rows for job, _ in row.targets if job.is_open))
+
+
+def _only(job: Job, rows: Iterable[Row[Target]]) -> _Work:
+    """Make a batch of one job's share in these rows."""
+    own = [
+        Row(row.item, row.output, targets)
+        for row in rows
+        if (targets := [target for target in row.targets if target[0] is job])
+    ]
+    return _Work(rows=own, num_inputs=sum(row.num_wanted for row in own), job=job)
