@@ -34,7 +34,7 @@ check: $(READY) ## Check format, lint, types (mypy, pyright) and import contract
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 bench: $(READY) ## Compare speed with sentence-transformers; stores benchmarks/results/*.json

@@ -1,0 +1,126 @@
+"""`python -m benchmarks run` measures and stores; `python -m benchmarks report` shows again."""
+
+import argparse
+import logging
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.compare import compare
+from benchmarks.machine import (
+    describe_machine,
+    library_versions,
+    machine_slug,
+    num_physical_cores,
+    source_commit,
+)
+from benchmarks.peers import PeerSpec, RuntimePeer, SentenceTransformersPeer
+from benchmarks.report import save_plot, to_markdown
+from benchmarks.results import Result, read_result, write_result
+from benchmarks.workloads import CACHE, WORKLOADS, Workload
+from embed_runtime.types import Precision
+
+_LOG = logging.getLogger("benchmarks")
+
+_RESULTS = Path(__file__).parent / "results"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    run = commands.add_parser("run", help="measure, store as JSON, print and plot")
+    run.add_argument("--toy", action="store_true", help="a tiny model in fp32: checks, not figures")
+    run.add_argument("--workload", choices=WORKLOADS, action="append", help="default: all but toy")
+    run.add_argument("--rounds", type=int, default=5, metavar="N", help="timed passes of each")
+    run.add_argument("--threads", type=int, default=num_physical_cores(), metavar="N")
+    run.add_argument("-o", "--output", type=Path, default=_RESULTS, metavar="DIR")
+    run.set_defaults(action=_run)
+    report = commands.add_parser("report", help="print the tables of a stored result and plot it")
+    report.add_argument("result", type=Path)
+    report.set_defaults(action=_report)
+    options = parser.parse_args(arguments)
+    options.action(options)
+
+
+def _run(options: argparse.Namespace) -> None:
+    names = ["toy"] if options.toy else options.workload or [n for n in WORKLOADS if n != "toy"]
+    precisions: tuple[Precision, ...] = ("fp32",) if options.toy else ("fp32", "bf16")
+    machine = describe_machine()
+    result = Result(
+        date=datetime.now(UTC).date().isoformat(),
+        command=shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        commit=source_commit(),
+        machine=machine,
+        versions=library_versions(),
+        num_threads=options.threads,
+        num_rounds=options.rounds,
+        workloads=tuple(
+            compare(
+                workload := WORKLOADS[name](),
+                _peers(workload, precisions, num_threads=options.threads),
+                num_rounds=options.rounds,
+            )
+            for name in names
+        ),
+    )
+    path = options.output / f"{result.date}-{machine_slug(machine)}.json"
+    write_result(path, result)
+    _show(path)
+
+
+def _peers(
+    workload: Workload, precisions: Sequence[Precision], *, num_threads: int
+) -> list[PeerSpec]:
+    """List who is compared, the baseline first; this project's bundles are exported for it."""
+    baseline = PeerSpec(
+        name="sentence-transformers",
+        precision="fp32",
+        open_peer=SentenceTransformersPeer,
+        path=workload.checkpoint,
+        texts=workload.texts,
+        num_threads=num_threads,
+    )
+    ours = [
+        PeerSpec(
+            name="embed-runtime",
+            precision=precision,
+            open_peer=RuntimePeer,
+            path=_export(workload, precision),
+            texts=workload.texts,
+            num_threads=num_threads,
+        )
+        for precision in precisions
+    ]
+    return [baseline, *ours]
+
+
+def _export(workload: Workload, precision: Precision) -> Path:
+    """Export the workload's model with the engines that run on a CPU, as a user would."""
+    bundle = CACHE / "bundles" / f"{workload.name}-{precision}"
+    command = [
+        sys.executable, "-m", "embed_export.cli", str(workload.checkpoint), "-o", str(bundle),
+        f"--{precision}", "--engine", "onnxruntime", "--engine", "openvino",
+    ]  # fmt: skip
+    _LOG.info("exporting %s in %s", workload.name, precision)
+    subprocess.run(command, check=True)
+    return bundle
+
+
+def _report(options: argparse.Namespace) -> None:
+    _show(options.result)
+
+
+def _show(path: Path) -> None:
+    result = read_result(path)
+    save_plot(result, path.with_suffix(".png"))
+    sys.stdout.write(to_markdown(result))
+    _LOG.info("stored: %s and %s", path, path.with_suffix(".png").name)
+
+
+if __name__ == "__main__":
+    main()
