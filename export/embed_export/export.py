@@ -1,7 +1,6 @@
 """The whole exporter: checkpoint in, proven bundle out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -9,20 +8,15 @@ import msgspec
 
 from embed_export.build import build_engine
 from embed_export.bundle import bundle_folder, default_output, describe_files
-from embed_export.checkpoint import Checkpoint, open_checkpoint
 from embed_export.config import ExportConfig
 from embed_export.corpus import probe_texts
+from embed_export.dialects import graph_name, write_graphs
 from embed_export.errors import ExportError
-from embed_export.graph import OPSET, Graph, WeightsFile
-from embed_export.model_spec import ModelSpec, settle
-from embed_export.pooler import write_outputs
 from embed_export.probe import Reference, write_reference
 from embed_export.progress import QuietSteps, Steps
-from embed_export.recipes import Recipe, find_recipe
 from embed_export.reference import run_original
-from embed_export.tokenizer import ResolvedTokenizer, prove_tokenizer, resolve_tokenizer
+from embed_export.source import Source, read_source
 from embed_export.verify import TOLERANCES, certify, record_certificate
-from embed_export.weights import layer_norm_names, strip_prefix
 from embed_runtime.certificate import Certificate
 from embed_runtime.engines import Backend, BuildSpec, BuiltEngine, backend_names, get_backend
 from embed_runtime.manifest import (
@@ -32,7 +26,6 @@ from embed_runtime.manifest import (
     EngineEntry,
     Manifest,
     Model,
-    Pooling,
     TokenizerSpec,
     fingerprint,
     write_manifest,
@@ -40,22 +33,8 @@ from embed_runtime.manifest import (
 from embed_runtime.manifest import Graph as GraphEntry
 from embed_runtime.types import Precision
 
-GRAPHS_FOLDER = "graphs"
-WEIGHTS_NAME = "weights.bin"
-
 # Built with on request only: its vectors mean nothing.
 _NOT_FOR_EXPORT = {"dummy"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Source:
-    """What every step after reading needs."""
-
-    config: ExportConfig
-    checkpoint: Checkpoint
-    recipe: Recipe
-    tokenizer: ResolvedTokenizer
-    spec: ModelSpec
 
 
 def export_bundle(config: ExportConfig, steps: Steps | None = None) -> tuple[Path, Certificate]:
@@ -72,7 +51,7 @@ def export_bundle(config: ExportConfig, steps: Steps | None = None) -> tuple[Pat
     output = config.output or default_output(config.model)
     backends = _choose_backends(config, steps)
     with steps.step(f"Reading {config.model}"):
-        source = _read(config)
+        source = read_source(config)
     with bundle_folder(output, num_bytes=2 * source.checkpoint.weights.num_parameters) as folder:
         with steps.step("Running the original model") as advance:
             texts = probe_texts(source.spec.max_tokens, source.tokenizer.count)
@@ -82,7 +61,7 @@ def export_bundle(config: ExportConfig, steps: Steps | None = None) -> tuple[Pat
             _check_precision(config.precision, reference)
         with steps.step("Writing graphs and weights"):
             (folder / TOKENIZER_NAME).write_text(source.tokenizer.tokenizer_json, encoding="utf-8")
-            graphs = _write_graphs(folder, source)
+            graphs = write_graphs(folder, source)
             write_reference(folder, reference)
         engines = _build_engines(folder, source, backends, steps)
         manifest = _describe(folder, source, graphs, engines)
@@ -128,26 +107,6 @@ def _choose_backends(config: ExportConfig, steps: Steps) -> dict[str, Backend]:
     return chosen
 
 
-def _read(config: ExportConfig) -> _Source:
-    pooling = Pooling(modes=config.pooling) if config.pooling else None
-    checkpoint = open_checkpoint(
-        config.model,
-        revision=config.revision,
-        hf_overrides=config.hf_overrides,
-        pooling=pooling,
-    )
-    recipe = find_recipe(checkpoint.model_type, checkpoint.architecture)
-    tokenizer = resolve_tokenizer(checkpoint)
-    prove_tokenizer(tokenizer, checkpoint)
-    return _Source(
-        config=config,
-        checkpoint=checkpoint,
-        recipe=recipe,
-        tokenizer=tokenizer,
-        spec=settle(config, checkpoint, recipe, tokenizer),
-    )
-
-
 def _check_precision(precision: Precision, reference: Reference) -> None:
     """Refuse a precision whose range the model's activations leave."""
     limit = TOLERANCES[precision].max_activation
@@ -158,70 +117,8 @@ def _check_precision(precision: Precision, reference: Reference) -> None:
         )
 
 
-def dialects_for(precision: Precision) -> tuple[Dialect, ...]:
-    """Return the graphs a bundle of this precision has."""
-    match precision:
-        case "fp16":
-            return ("padded", "packed", "packed-fp16")
-        case "bf16":
-            return ("padded", "packed", "packed-bf16")
-        case "fp32" | "int8":
-            return ("padded", "packed")
-
-
-def _write_graphs(folder: Path, source: _Source) -> tuple[GraphEntry, ...]:
-    """Write every dialect; all of them share one file of weights.
-
-    Raises:
-        ExportError: A weight is missing, has another shape, or is left over.
-    """
-    (folder / GRAPHS_FOLDER).mkdir()
-    spec, recipe, checkpoint = source.spec, source.recipe, source.checkpoint
-    weights = checkpoint.weights.renamed(strip_prefix(*recipe.prefixes)).renamed(layer_norm_names)
-    entries: list[GraphEntry] = []
-    with WeightsFile(folder / GRAPHS_FOLDER / WEIGHTS_NAME) as file:
-        for dialect in dialects_for(source.config.precision):
-            graph = Graph(
-                dialect,
-                storage=source.config.precision,
-                weights=file,
-                positions=spec.shape.positions,
-            )
-            write_outputs(
-                graph,
-                recipe.backbone(graph, checkpoint.config, weights),
-                hidden_size=spec.shape.hidden_size,
-                pooling=spec.pooling,
-                heads=spec.heads,
-                normalize=spec.normalize,
-            )
-            name = f"{GRAPHS_FOLDER}/{dialect}.onnx"
-            graph.save(folder / name, metadata=_metadata(source))
-            files = (name, f"{GRAPHS_FOLDER}/{WEIGHTS_NAME}")
-            entries.append(GraphEntry(dialect=dialect, files=files, opset=OPSET))
-    left_over = [name for name in weights.unused() if not recipe.allows_unused(name)]
-    if left_over:
-        raise ExportError(
-            f"the checkpoint has {len(left_over)} weights that {checkpoint.architecture} does not"
-            f" use, the first is {left_over[0]!r}; config.json is of another kind of model"
-        )
-    return tuple(entries)
-
-
-def _metadata(source: _Source) -> dict[str, str]:
-    """Return what the graph file says about itself, for tools that read nothing else."""
-    return {
-        "model": source.checkpoint.id,
-        "revision": source.checkpoint.revision or "",
-        "pooling": "+".join(source.spec.pooling.modes),
-        "normalize": str(source.spec.normalize).lower(),
-        "dimensions": str(source.spec.dimensions.native),
-        "max_tokens": str(source.spec.max_tokens),
-    }
-
-
 def _build_engines(
-    folder: Path, source: _Source, backends: dict[str, Backend], steps: Steps
+    folder: Path, source: Source, backends: dict[str, Backend], steps: Steps
 ) -> list[tuple[str, Precision, Dialect, BuiltEngine]]:
     """Build each engine; one that nobody named may fail, and is left out with a line that says so.
 
@@ -235,7 +132,7 @@ def _build_engines(
         dialect = backend.dialect(source.config.precision)
         build_spec = BuildSpec(
             folder=folder,
-            graph=f"{GRAPHS_FOLDER}/{dialect}.onnx",
+            graph=graph_name(dialect),
             dialect=dialect,
             precision=precision,
             max_tokens=source.spec.max_tokens,
@@ -255,7 +152,7 @@ def _build_engines(
 
 def _describe(
     folder: Path,
-    source: _Source,
+    source: Source,
     graphs: Sequence[GraphEntry],
     engines: Sequence[tuple[str, Precision, Dialect, BuiltEngine]],
 ) -> Manifest:

@@ -1,0 +1,54 @@
+"""A checkpoint, read and settled: what every later step of an export works from."""
+
+from dataclasses import dataclass
+
+from embed_export.checkpoint import Checkpoint, open_checkpoint
+from embed_export.config import ExportConfig
+from embed_export.model_spec import ModelSpec, settle
+from embed_export.recipes import Recipe, find_recipe
+from embed_export.tokenizer import ResolvedTokenizer, prove_tokenizer, resolve_tokenizer
+from embed_runtime.manifest import Pooling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What is exported.
+
+    Attributes:
+        config: What the user asked for.
+        checkpoint: The files.
+        recipe: What is special about the architecture.
+        tokenizer: Baked, and proven equal to the checkpoint's own.
+        spec: Every setting, decided.
+    """
+
+    config: ExportConfig
+    checkpoint: Checkpoint
+    recipe: Recipe
+    tokenizer: ResolvedTokenizer
+    spec: ModelSpec
+
+
+def read_source(config: ExportConfig) -> Source:
+    """Read everything but the tensors.
+
+    Raises:
+        UnsupportedModelError: Nobody wrote a recipe, or the files ask for something we cannot do.
+        ExportError: The checkpoint is missing, damaged, or contradicts itself or the user.
+    """
+    checkpoint = open_checkpoint(
+        config.model,
+        revision=config.revision,
+        hf_overrides=config.hf_overrides,
+        pooling=Pooling(modes=config.pooling) if config.pooling else None,
+    )
+    recipe = find_recipe(checkpoint.model_type, checkpoint.architecture)
+    tokenizer = resolve_tokenizer(checkpoint)
+    prove_tokenizer(tokenizer, checkpoint)
+    return Source(
+        config=config,
+        checkpoint=checkpoint,
+        recipe=recipe,
+        tokenizer=tokenizer,
+        spec=settle(config, checkpoint, recipe, tokenizer),
+    )
