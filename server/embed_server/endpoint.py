@@ -24,6 +24,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     429: {"model": ErrorBody, "description": "Too much is waiting; see the Retry-After header"},
     500: {"model": ErrorBody, "description": "The engine failed"},
     503: {"model": ErrorBody, "description": "The server is stopping"},
+    "default": {"model": ErrorBody, "description": "Any other failure"},
 }
 
 

@@ -17,7 +17,7 @@ from embed_server.config import ServerConfig
 from embed_server.protocol.cohere import EmbedResponse, find_prompt
 
 URL = "/v2/embed"
-TEXTS = ["the model", "a longer text"]
+TEXTS = ["the model", "a long text"]
 LONG = "word " * 100
 
 
@@ -119,7 +119,7 @@ MISTAKES: list[tuple[Any, str, str | None, str]] = [
     ({"texts": None}, SCHEMA, "body", "exactly one of"),
     ({"texts": []}, SCHEMA, "body", "empty"),
     ({**A, "images": []}, SCHEMA, "body", "texts and images"),
-    ({"texts": "a"}, SCHEMA, "body.texts", "list"),
+    ({"texts": "a"}, SCHEMA, "body.texts", "array"),
     ({"texts": [1]}, SCHEMA, "body.texts.0", "string"),
     ({"inputs": [{"content": []}]}, SCHEMA, "body.inputs.0.content", "at least 1"),
     ({"inputs": [{"content": [{"type": "text"}]}]}, SCHEMA, "body.inputs.0.content.0", "text"),
@@ -127,7 +127,7 @@ MISTAKES: list[tuple[Any, str, str | None, str]] = [
     ({"inputs": [{"content": [TEXT_PART, IMAGE_PART]}]}, LATER, None, "text only"),
     ({**A, "embedding_types": ["int8"]}, SCHEMA, "body.embedding_types.0", "ubinary"),
     ({**A, "embedding_types": ["float", "uint8"]}, SCHEMA, "body.embedding_types.1", "ubinary"),
-    ({**A, "embedding_types": None}, SCHEMA, "body.embedding_types", "list"),
+    ({**A, "embedding_types": None}, SCHEMA, "body.embedding_types", "array"),
     ({**A, "embedding_types": ["binary"], "output_dimension": 12}, LATER, None, "multiple of 8"),
     ({**A, "output_dimension": 33}, LATER, None, "33"),
     ({**A, "output_dimension": 0}, LATER, None, "1..32"),

@@ -10,7 +10,8 @@ from embed_server.service import service_of
 router = APIRouter(route_class=Endpoint, tags=["service"])
 
 
-@router.api_route("/health", methods=["GET", "HEAD"], responses={503: {"description": "It cannot"}})
+@router.head("/health", include_in_schema=False)
+@router.get("/health", responses={503: {"description": "The engine fails"}})
 async def health(request: Request) -> Response:
     """Answer 200 when the engine works, 503 when it fails; the body is empty."""
     healthy = await service_of(request).is_healthy()
