@@ -1,9 +1,9 @@
 """How fast this machine multiplies matrices of a model's shapes: the ceiling of any engine."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
+from functools import partial
 
 from embed_runtime.types import Precision
 
@@ -36,12 +36,18 @@ class Ceiling:
     """Passes of matrix products as one encoder layer does them, on rows of 2,048 tokens."""
 
     def __init__(self, spec: CeilingSpec) -> None:
+        import torch
+
         torch.set_num_threads(spec.num_threads)
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[spec.precision]
         hidden, inner = spec.hidden_size, spec.intermediate_size
         shapes = [(hidden, 3 * hidden), (hidden, hidden), (hidden, inner), (inner, hidden)]
-        self._pairs = [
-            (torch.randn(_NUM_ROWS, rows, dtype=dtype), torch.randn(rows, columns, dtype=dtype))
+        self._products: list[Callable[[], object]] = [
+            partial(
+                torch.mm,
+                torch.randn(_NUM_ROWS, rows, dtype=dtype),
+                torch.randn(rows, columns, dtype=dtype),
+            )
             for rows, columns in shapes
         ]
         self._flops = sum(2 * _NUM_ROWS * rows * columns for rows, columns in shapes)
@@ -52,8 +58,8 @@ class Ceiling:
         layers = 0
         started = time.perf_counter()
         while (elapsed := time.perf_counter() - started) < _PASS_SECONDS:
-            for left, right in self._pairs:
-                torch.mm(left, right)
+            for multiply in self._products:
+                multiply()
             layers += 1
         self._rates.append(layers * self._flops / elapsed)
 
@@ -63,4 +69,4 @@ class Ceiling:
 
     def close(self) -> None:
         """Free the matrices."""
-        self._pairs.clear()
+        self._products.clear()

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+
 from benchmarks.compare import min_cosine, run_rounds
 from benchmarks.machine import describe_machine, machine_slug
 from benchmarks.results import Result, read_result, write_result

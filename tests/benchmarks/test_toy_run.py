@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from benchmarks.results import read_result
 
 ROOT = Path(__file__).parents[2]
