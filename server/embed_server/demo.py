@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -75,7 +75,7 @@ def _run(bundle: Path, console: Console) -> None:
     _headline(console, "1. Export")
     _export(bundle, console)
     _headline(console, "2. Serve")
-    with _serve(bundle) as url:
+    with serve(bundle) as url:
         console.print(f"ready: {url}")
         _headline(console, "3. Embed a dozen sentences")
         vectors = _embed_with_openai(url)
@@ -164,25 +164,34 @@ def _hub_answers() -> bool:
 
 
 @contextmanager
-def _serve(bundle: Path) -> Generator[str, None, None]:
+def serve(bundle: Path) -> Generator[str, None, None]:
     """Run `embed-serve` on a free port for as long as the block runs; yields its address."""
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "embed_server.cli", str(bundle), "--port", str(port)]
-    with ExitStack() as stack:
-        log = stack.enter_context(tempfile.TemporaryFile("w+"))
+    with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        stack.callback(server.kill)
         try:
             _wait_until_ready(server, url)
             yield url
-            server.send_signal(signal.SIGTERM)
-            if server.wait(timeout=_STOP_SECONDS) != 0:
-                raise DemoError(f"embed-serve ended with exit code {server.returncode}")
-        except (DemoError, subprocess.TimeoutExpired):
+            _stop(server)
+        except Exception:
             log.seek(0)
             sys.stderr.write(log.read())
             raise
+        finally:
+            server.kill()
+            server.wait()
+
+
+def _stop(server: "subprocess.Popen[bytes]") -> None:
+    server.send_signal(signal.SIGTERM)
+    try:
+        code = server.wait(timeout=_STOP_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise DemoError(f"embed-serve did not stop within {_STOP_SECONDS} s") from error
+    if code != 0:
+        raise DemoError(f"embed-serve ended with exit code {code}")
 
 
 def _free_port() -> int:
