@@ -61,7 +61,7 @@ def measure(runtime: Runtime, texts: Sequence[str], reference: FloatArray) -> Fi
             cosine_mean=float(cosines.mean()),
             max_abs_difference=_difference(scaled, expected),
             max_norm_error=_difference(_lengths(scaled), _lengths(expected)),
-            sign_flips=np.count_nonzero((scaled < 0) != (expected < 0)) / scaled.size,
+            sign_flips=float(np.mean((scaled < 0) != (expected < 0))),
             batch_difference_alone=_difference(alone / scale[mixed, None], scaled[mixed]),
             batch_difference_shuffled=_difference(shuffled / scale[mixed, None], scaled[mixed]),
             num_non_finite=vectors.size - int(np.count_nonzero(finite)),
