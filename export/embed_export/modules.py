@@ -186,8 +186,8 @@ def _kind(entry: JsonObject) -> _Kind:
 
 def _path(entry: JsonObject, folder: Path) -> str:
     path = entry.require("path", str)
-    inside = (folder / path).resolve().is_relative_to(folder.resolve())
-    if not inside or ".." in PurePosixPath(path).parts or "\\" in path or "\0" in path:
+    plain = ".." not in PurePosixPath(path).parts and not {"\\", "\0"} & set(path)
+    if not plain or not (folder / path).resolve().is_relative_to(folder.resolve()):
         raise entry.wrong("path", "a folder inside the checkpoint")
     return path
 

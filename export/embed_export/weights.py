@@ -98,11 +98,7 @@ class Weights:
             ExportError: It is missing, has another shape, holds no 16- or 32-bit floating point
                 numbers, or holds NaN or infinity.
         """
-        tensor = self._tensors.get(name)
-        if tensor is None:
-            raise ExportError(
-                f"weight {name!r} is missing from the checkpoint{self._nearest(name)}"
-            )
+        tensor = self._find(name)
         if tensor.shape != shape:
             raise ExportError(
                 f"{_describe(tensor, name)} has shape {list(tensor.shape)}, but config.json asks"
@@ -151,9 +147,13 @@ class Weights:
             )
         return _SOURCE_DTYPES[max(sizes, key=lambda dtype: sizes[dtype])]
 
-    def _nearest(self, name: str) -> str:
-        nearest = get_close_matches(name, self._tensors, n=1)
-        return f"; the nearest name in it is {nearest[0]!r}" if nearest else ""
+    def _find(self, name: str) -> StoredTensor:
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            nearest = get_close_matches(name, self._tensors, n=1)
+            hint = f"; the nearest name in it is {nearest[0]!r}" if nearest else ""
+            raise ExportError(f"weight {name!r} is missing from the checkpoint{hint}")
+        return tensor
 
 
 def _describe(tensor: StoredTensor, name: str) -> str:
