@@ -48,6 +48,7 @@ def write_graphs(folder: Path, source: Source) -> tuple[GraphEntry, ...]:
                 storage=source.config.precision,
                 weights=file,
                 positions=spec.shape.positions,
+                max_tokens=spec.max_tokens,
             )
             write_outputs(
                 graph,

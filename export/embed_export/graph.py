@@ -128,13 +128,21 @@ class Graph:
         dialect: Which inputs the graph has.
         storage: The precision that matrices are stored in.
         compute: The precision that layers compute in; pooling and norms of vectors use float32.
+        max_tokens: Longest row the graph must take.
     """
 
     def __init__(
-        self, dialect: Dialect, *, storage: Precision, weights: WeightsFile, positions: Positions
+        self,
+        dialect: Dialect,
+        *,
+        storage: Precision,
+        weights: WeightsFile,
+        positions: Positions,
+        max_tokens: int,
     ) -> None:
         self.dialect: Dialect = dialect
         self.storage: Precision = storage
+        self.max_tokens = max_tokens
         self.compute: Precision = _COMPUTE[dialect]
         self._weights = weights
         self._positions = positions

@@ -48,6 +48,15 @@ class Norm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RmsNorm:
+    """A root-mean-square norm: [N] weight, and the epsilon under the root."""
+
+    name: str
+    weight: Callable[[], FloatArray]
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """The weights of one encoder layer: attention and feed-forward, a norm after each."""
 
@@ -63,15 +72,33 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heads:
-    """How a width is split into attention heads."""
+    """How a width is split into attention heads.
+
+    Attributes:
+        num_heads: Heads of queries.
+        head_size: Width of one.
+        num_kv_heads: Heads of keys and of values, each for as many queries' heads in a row; None
+            for one each.
+    """
 
     num_heads: int
     head_size: int
+    num_kv_heads: int | None = None
 
     @property
     def width(self) -> int:
         """Width of queries, and of the attention's output."""
         return self.num_heads * self.head_size
+
+    @property
+    def kv_width(self) -> int:
+        """Width of keys, and of values."""
+        return (self.num_kv_heads or self.num_heads) * self.head_size
+
+    @property
+    def num_sharing(self) -> int:
+        """Heads of queries that share one of keys and values."""
+        return self.num_heads // (self.num_kv_heads or self.num_heads)
 
 
 def read_linear(
@@ -155,6 +182,17 @@ def layer_norm(graph: Graph, values: Value, norm: Norm) -> Value:
     )
 
 
+def rms_norm(graph: Graph, values: Value, norm: RmsNorm) -> Value:
+    """Divide the last axis by its root mean square, in float32 in every precision."""
+    wide = values if graph.compute == "fp32" else graph.cast(values, "fp32")
+    squares = graph.op("Pow", [wide, graph.number(2.0, "fp32")])
+    mean = graph.op("ReduceMean", [squares, graph.integers([-1])])
+    root = graph.op("Sqrt", [graph.op("Add", [mean, graph.number(norm.epsilon, "fp32")])])
+    weight = graph.stored(f"{norm.name}.weight", "fp32", norm.weight)
+    normed = graph.op("Mul", [graph.op("Div", [wide, root]), weight])
+    return normed if graph.compute == "fp32" else graph.cast(normed, graph.compute)
+
+
 def activate(graph: Graph, values: Value, activation: Activation) -> Value:
     """Apply an activation function; `gelu` is the exact one, with erf."""
     match activation:
@@ -187,16 +225,50 @@ def attention(
     split = graph.ops("Split", [graph.pad(qkv)], {"axis": -1, "num_outputs": 3}, num_outputs=3)
     shape = graph.integers([0, 0, heads.num_heads, heads.head_size])
     queries, keys, values = (graph.op("Reshape", [part, shape]) for part in split)
-    queries = graph.op("Transpose", [queries], {"perm": [0, 2, 1, 3]})
-    keys = graph.op("Transpose", [keys], {"perm": [0, 2, 3, 1]})
-    values = graph.op("Transpose", [values], {"perm": [0, 2, 1, 3]})
     bias = graph.mask_bias
     if position_bias is not None:
         bias = graph.once(
             f"{position_bias} masked", lambda: graph.op("Add", [position_bias, graph.mask_bias])
         )
-    scores = graph.op("Add", [graph.op("MatMul", [queries, keys]), bias])
-    weights = graph.op("Softmax", [scores], {"axis": -1})
+    return attend(graph, queries, keys, values, heads, bias=bias)
+
+
+def attend(
+    graph: Graph,
+    queries: Value,
+    keys: Value,
+    values: Value,
+    heads: Heads,
+    *,
+    bias: Value,
+    softcap: float | None = None,
+) -> Value:
+    """Attend within each row.
+
+    Args:
+        graph: Where to.
+        queries: [B, S, num_heads, head_size], scaled already; with `softcap`, divided by it too.
+        keys: [B, S, num_kv_heads, head_size].
+        values: The same.
+        heads: How the width is split.
+        bias: Added to the scores, [B or 1, num_heads or 1, S or 1, S].
+        softcap: Scores are squeezed into -softcap..softcap before the bias is added.
+
+    Returns:
+        A token tensor of `heads.width`.
+    """
+    if heads.num_sharing > 1:
+        # TensorRT fuses attention behind this, and not behind products that share keys themselves.
+        owners = graph.integers([head // heads.num_sharing for head in range(heads.num_heads)])
+        keys = graph.op("Gather", [keys, owners], {"axis": 2})
+        values = graph.op("Gather", [values, owners], {"axis": 2})
+    queries = graph.op("Transpose", [queries], {"perm": [0, 2, 1, 3]})
+    keys = graph.op("Transpose", [keys], {"perm": [0, 2, 3, 1]})
+    values = graph.op("Transpose", [values], {"perm": [0, 2, 1, 3]})
+    scores = graph.op("MatMul", [queries, keys])
+    if softcap is not None:
+        scores = graph.op("Mul", [graph.op("Tanh", [scores]), graph.number(softcap)])
+    weights = graph.op("Softmax", [graph.op("Add", [scores, bias])], {"axis": -1})
     mixed = graph.op("MatMul", [weights, values])
     rows = graph.op("Transpose", [mixed], {"perm": [0, 2, 1, 3]})
     rows = graph.op("Reshape", [rows, graph.integers([0, 0, heads.width])])
