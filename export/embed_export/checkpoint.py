@@ -97,17 +97,17 @@ def open_checkpoint(
 
 
 def _locate(model: str, *, revision: str | None, with_code: bool) -> Path:
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    folder = Path(model)
+    if model and folder.is_dir():
         if revision is not None:
             raise ExportError(
                 f"{model} is a folder, which has no revisions; leave the revision out"
             )
         return folder
-    if folder.exists():
+    if folder.is_file():
         raise ExportError(f"{model} is a file; name the folder it is in")
     if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model, re.ASCII) is None:
-        raise ExportError(f"no such folder: {model}")
+        raise ExportError(f"no such folder: {model!r}")
     return download(model, revision=revision, with_code=with_code)
 
 

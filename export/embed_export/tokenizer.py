@@ -14,6 +14,7 @@ from typing import Protocol, cast
 from tokenizers import Tokenizer
 from tokenizers.normalizers import Lowercase, Sequence
 
+from embed_export.baking import bake
 from embed_export.checkpoint import Checkpoint
 from embed_export.corpus import probe_texts
 from embed_export.errors import ExportError, UnsupportedModelError
@@ -108,13 +109,12 @@ def resolve_tokenizer(checkpoint: Checkpoint) -> ResolvedTokenizer:
         ExportError: It is missing or damaged.
     """
     original = _load(checkpoint)
-    baked = Tokenizer.from_str(original.backend_tokenizer.to_str())
-    baked.no_truncation()
-    baked.no_padding()
+    tokenizer_json = bake(original.backend_tokenizer)
+    baked = Tokenizer.from_str(tokenizer_json)
     vocab_size = max(baked.get_vocab(with_added_tokens=True).values()) + 1
     limit = original.model_max_length
     return ResolvedTokenizer(
-        tokenizer_json=baked.to_str(),
+        tokenizer_json=tokenizer_json,
         vocab_size=vocab_size,
         pad_token_id=_pad_token_id(checkpoint, original, vocab_size),
         num_special_tokens=baked.num_special_tokens_to_add(is_pair=False),

@@ -92,7 +92,11 @@ def _open_file(path: Path) -> dict[str, StoredTensor]:
         _refuse_other_bytes(path)
         return _open_pickle(path) if path.suffix == ".bin" else _open_safetensors(path)
     except OSError as error:
-        raise ExportError(f"{path.name} cannot be read: {error.strerror or error}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> ExportError:
+    return ExportError(f"{path.name} cannot be read: {error.strerror or error}")
 
 
 def refuse_lfs_pointer(path: Path) -> None:
@@ -154,12 +158,14 @@ def _safetensors_reader(
 ) -> Callable[[], FloatArray]:
     def read() -> FloatArray:
         shape = tuple(entry["shape"])
-        stored: npt.NDArray[Any] = np.fromfile(
-            path,
-            dtype=_NUMPY_DTYPES[entry["dtype"]],
-            count=math.prod(shape),
-            offset=start + entry["data_offsets"][0],
-        )
+        dtype, count = _NUMPY_DTYPES[entry["dtype"]], math.prod(shape)
+        offset = start + entry["data_offsets"][0]
+        try:
+            stored: npt.NDArray[Any] = np.fromfile(path, dtype=dtype, count=count, offset=offset)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        if stored.size != count:
+            raise ExportError(f"{path.name} became shorter while it was read; start again")
         return stored.astype(np.float32, copy=False).reshape(shape)
 
     return read

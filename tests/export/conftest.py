@@ -1,6 +1,8 @@
 """Tiny random checkpoints, in the format in which the hub publishes each family."""
 
 import json
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -329,18 +332,28 @@ def _train_bytes() -> Tokenizer:
     return tokenizer
 
 
-def _train_unigram(specials: Sequence[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.Unigram())
+def _count_unigram(specials: Sequence[str]) -> Tokenizer:
+    """Take the commonest parts of words; the library's own training differs from run to run."""
+    words = [f"\u2581{word}" for text in TEXTS for word in text.split()]
+    parts = Counter(
+        word[start:end]
+        for word in words
+        for start in range(len(word))
+        for end in range(start + 1, min(start + 5, len(word)) + 1)
+    )
+    total = parts.total()
+    # Every single character, so that all of the texts can be spelled.
+    kept = [part for part in sorted(parts, key=lambda part: (-parts[part], part)) if len(part) == 1]
+    kept += [part for part, _ in parts.most_common(300) if len(part) > 1]
+    vocab = [(word, 0.0) for word in specials]
+    vocab += [(part, math.log(parts[part] / total)) for part in kept]
+    tokenizer = Tokenizer(models.Unigram(vocab, unk_id=specials.index("<unk>")))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
     )
-    trainer = trainers.UnigramTrainer(
-        vocab_size=400, special_tokens=list(specials), unk_token="<unk>", show_progress=False
-    )
-    tokenizer.train_from_iterator(TEXTS, trainer)
     # The stub of this method has a list of nothing in particular.
-    tokenizer.add_special_tokens(["<mask>"])  # pyright: ignore[reportUnknownMemberType]
+    tokenizer.add_special_tokens([*specials, "<mask>"])  # pyright: ignore[reportUnknownMemberType]
     return _with_ends(tokenizer, "<s>", "</s>")
 
 
@@ -357,9 +370,15 @@ _TRAINERS: dict[str, Callable[[], Tokenizer]] = {
     "wordpiece": lambda: _train_wordpiece(_BERT_SPECIALS, "[CLS]", "[SEP]"),
     "mpnet": lambda: _train_wordpiece((*_ROBERTA_SPECIALS, "[UNK]", "<mask>"), "<s>", "</s>"),
     "bytes": _train_bytes,
-    "unigram": lambda: _train_unigram(_ROBERTA_SPECIALS),
-    "camembert": lambda: _train_unigram(_CAMEMBERT_SPECIALS),
+    "unigram": lambda: _count_unigram(_ROBERTA_SPECIALS),
+    "camembert": lambda: _count_unigram(_CAMEMBERT_SPECIALS),
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread() -> None:
+    """Tiny models are faster without threads that wait for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -184,6 +184,7 @@ class Hub:
         allow_patterns: list[str],
         ignore_patterns: list[str],
     ) -> str:
+        assert "onnx/*" in ignore_patterns
         self.calls.append((repo_id, revision, allow_patterns))
         if isinstance(self.outcome, Exception):
             raise self.outcome
@@ -273,7 +274,7 @@ def test_refusals_of_the_hub_say_what_to_do(
 
 def test_a_quantized_checkpoint_is_refused(make_checkpoint: Callable[..., Path]) -> None:
     folder = make_checkpoint("bert", config={"quantization_config": {"quant_method": "gptq"}})
-    with pytest.raises(UnsupportedModelError, match="'quantization_config' is .*gptq"):
+    with pytest.raises(UnsupportedModelError, match=r"'quantization_config' is .*gptq"):
         open_checkpoint(str(folder))
 
 

@@ -53,19 +53,26 @@ def load_original(folder: Path) -> Any:
     return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
 
 
+def load_original_pooling(folder: Path) -> Any:
+    from sentence_transformers.sentence_transformer import modules
+
+    original: Any = modules.Pooling
+    return original.load(str(folder))
+
+
 def test_no_files_say_nothing(make_checkpoint: Callable[..., Path]) -> None:
     assert read_sentence_transformers(make_checkpoint("bert")) == SentenceTransformersFiles()
 
 
 @pytest.mark.parametrize("module_names", ["old", "new"])
-@pytest.mark.parametrize("modes", [*((mode,) for mode in MODES), ("lasttoken", "mean", "cls"), MODES])
+@pytest.mark.parametrize(
+    "modes", [*((mode,) for mode in MODES), ("lasttoken", "mean", "cls"), MODES]
+)
 def test_pooling_is_what_the_original_pools(
     make_checkpoint: Callable[..., Path], module_names: str, modes: tuple[str, ...]
 ) -> None:
-    from sentence_transformers.sentence_transformer.modules import Pooling as OriginalPooling
-
     folder = make_checkpoint("bert", pooling=modes, module_names=module_names)
-    original = OriginalPooling.load(str(folder / "1_Pooling")).pooling_mode
+    original = load_original_pooling(folder / "1_Pooling").pooling_mode
     pooling = read_modules(folder).pooling
     assert pooling is not None
     assert set(pooling.modes) == set(modes)
@@ -82,11 +89,9 @@ def test_pooling_is_what_the_original_pools(
     ],
 )
 def test_pooling_defaults_are_the_originals(tmp_path: Path, settings: dict[str, object]) -> None:
-    from sentence_transformers.sentence_transformer.modules import Pooling as OriginalPooling
-
     write_modules(tmp_path, (old("Transformer"), ""), (old("Pooling"), "1_Pooling"))
     write(tmp_path / "1_Pooling/config.json", settings)
-    original = OriginalPooling.load(str(tmp_path / "1_Pooling"))
+    original = load_original_pooling(tmp_path / "1_Pooling")
     modules = read_modules(tmp_path)
     assert modules.pooling is not None
     mode = original.pooling_mode
@@ -249,7 +254,9 @@ def test_splade_is_recognized(tmp_path: Path) -> None:
         {"pooling_strategy": "sum", "activation_function": "log1p_relu"},
     )
     modules = read_sentence_transformers(tmp_path).modules
-    assert modules == Modules(splade=SpladePooling(strategy="sum", double_log=True), normalize=False)
+    assert modules == Modules(
+        splade=SpladePooling(strategy="sum", double_log=True), normalize=False
+    )
 
 
 def test_a_backbone_in_a_folder_of_its_own(tmp_path: Path) -> None:
@@ -331,7 +338,7 @@ def test_modules_we_do_not_know_are_named(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("path", ["..", "../x", "1_Pooling/../..", "/etc", "a\\..\\b", "a\0b"])
 def test_modules_outside_the_folder_are_refused(tmp_path: Path, path: str) -> None:
     write_modules(tmp_path, (old("Transformer"), ""), (old("Pooling"), path))
-    with pytest.raises(ExportError, match="'path' is .* a folder inside the checkpoint"):
+    with pytest.raises(ExportError, match=r"'path' is .* a folder inside the checkpoint"):
         read_modules(tmp_path)
 
 
@@ -374,7 +381,11 @@ def test_links_that_leave_the_folder_are_refused(tmp_path: Path) -> None:
         ("config_sentence_transformers.json", {"prompts": ["query: "]}, "must be an object"),
         ("config_sentence_transformers.json", {"prompts": {"query": 1}}, "must be a string"),
         ("config_sentence_transformers.json", {"default_prompt_name": "q"}, "there are none"),
-        ("config_sentence_transformers.json", {"similarity_fn_name": "angle"}, "one of cosine, dot"),
+        (
+            "config_sentence_transformers.json",
+            {"similarity_fn_name": "angle"},
+            "one of cosine, dot",
+        ),
         ("config_sentence_transformers.json", {"truncate_dim": -1}, "must be 1 or more"),
         ("config_sentence_transformers.json", {"model_type": "CrossEncoder"}, "SparseEncoder"),
     ],
@@ -393,7 +404,9 @@ def test_wrong_settings_name_file_and_key(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '[{"type": 1}]', '["x"]', '[{"type": "a.B"}]', "["])
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '[{"type": 1}]', '["x"]', '[{"type": "a.B"}]', "["]
+)
 def test_a_damaged_modules_file_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "modules.json").write_text(content, encoding="utf-8")
     with pytest.raises(ExportError, match=r"^modules\.json"):

@@ -14,7 +14,6 @@ from embed_export.errors import ExportError
 from embed_export.tokenizer import ResolvedTokenizer, prove_tokenizer, resolve_tokenizer
 
 FAMILIES = ("bert", "ernie", "roberta", "xlm-roberta", "camembert", "mpnet", "distilbert")
-SPACED = pre_tokenizers.Whitespace()
 
 
 def resolve(folder: Path) -> ResolvedTokenizer:
@@ -53,14 +52,14 @@ def test_what_is_baked_neither_cuts_nor_pads(make_checkpoint: Callable[..., Path
     folder = make_checkpoint("bert")
 
     def add_limits(content: dict[str, Any]) -> None:
-        tokenizer = Tokenizer.from_str(json.dumps(content))
-        tokenizer.enable_truncation(8)  # pyright: ignore[reportUnknownMemberType]
+        tokenizer: Any = Tokenizer.from_str(json.dumps(content))
+        tokenizer.enable_truncation(8)
         tokenizer.enable_padding(length=8)
         content |= json.loads(tokenizer.to_str())
 
     edit(folder / "tokenizer.json", add_limits)
     resolved = resolve(folder)
-    baked = Tokenizer.from_str(resolved.tokenizer_json)
+    baked: Any = Tokenizer.from_str(resolved.tokenizer_json)
     assert baked.truncation is None
     assert baked.padding is None
     assert len(baked.encode("a").ids) == 3
@@ -121,7 +120,6 @@ def test_lowercasing_is_baked_in_as_the_original_does(
         expected = original.preprocess([text])["input_ids"][0].tolist()
         assert resolved.encode(text, max_tokens=128) == expected
     plain = resolve(make_checkpoint("roberta", pooling=("mean",)))
-    assert plain.encode("FOX", max_tokens=9) == plain.encode("FOX", max_tokens=9)
     assert plain.encode("FOX", max_tokens=9) != plain.encode("fox", max_tokens=9)
     assert resolved.encode("FOX", max_tokens=9) == resolved.encode("fox", max_tokens=9)
 
@@ -145,7 +143,10 @@ def make_decoder(make_checkpoint: Callable[..., Path]) -> Callable[..., Path]:
     """Gives a checkpoint a decoder's tokenizer: a template, flags and a class of its own."""
 
     def make_decoder(
-        template: Sequence[str], *, tokenizer_class: str = "PreTrainedTokenizerFast", **flags: object
+        template: Sequence[str],
+        *,
+        tokenizer_class: str = "PreTrainedTokenizerFast",
+        **flags: object,
     ) -> Path:
         specials = {"<unk>": 0, "<s>": 1, "</s>": 2, "<x>": 3}
         tokenizer = Tokenizer(models.WordLevel({**specials, "a": 4, "b": 5}, unk_token="<unk>"))
@@ -161,7 +162,7 @@ def make_decoder(make_checkpoint: Callable[..., Path]) -> Callable[..., Path]:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=list(template),
             pair=[*template, "$B"],
-            special_tokens=[(word, number) for word, number in specials.items()],
+            special_tokens=list(specials.items()),
         )
         folder = make_checkpoint("bert")
         tokenizer.save(str(folder / "tokenizer.json"))
@@ -205,9 +206,9 @@ def test_ends_that_flags_ask_for_are_added(
     assert ids[-1] == 2 if last else ids[-1] > 3
     assert len(ids) == 1 + first + last
     assert resolved.num_special_tokens == first + last
-    assert Tokenizer.from_str(resolved.tokenizer_json).encode("a", add_special_tokens=False).ids == [
-        number for number in ids if number > 3
-    ]
+    assert Tokenizer.from_str(resolved.tokenizer_json).encode(
+        "a", add_special_tokens=False
+    ).ids == [number for number in ids if number > 3]
 
 
 def test_an_end_that_would_cost_another_token_is_refused(
