@@ -1,0 +1,209 @@
+"""Bundles against the original: every recipe, every pooling mode, every precision, any company."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from embed_export import measure
+from embed_export.config import ExportConfig
+from embed_export.export import export_bundle
+from embed_export.recipes import recipes
+from embed_export.verify import TOLERANCES
+from embed_runtime import Runtime
+from embed_runtime.manifest import PoolingMode
+from embed_runtime.types import FloatArray, Precision
+
+MakeCheckpoint = Callable[..., Path]
+
+# Recipes with tiny checkpoints of their own elsewhere: tests/recipes.
+ELSEWHERE: set[str] = set()
+
+TEXTS = [
+    "a",
+    "the quick brown fox",
+    "",
+    "retrieval needs vectors that are right " * 9,
+    "Grüße aus München, 今日は良い天気です \U0001f642",
+    "query: how do plants make sugar?",
+    "x" * 200,
+]
+# Rows and columns of padding that differ in every batch.
+SHAPES = [(1, 2), (3, 17), (4, 64), (2, 12), (1, 63)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_long_timing() -> Iterator[None]:
+    """Keep the certificate's timing short: speed is not what these tests are about."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "_PASS_SECONDS", 0.01)
+        yield
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Exports a checkpoint for ONNX Runtime and returns the bundle."""
+
+    def export(checkpoint: Path, **settings: Any) -> Path:
+        output = tmp_path_factory.mktemp("bundles") / "bundle"
+        settings = {"engines": ("onnxruntime",), **settings}
+        return export_bundle(ExportConfig(model=str(checkpoint), output=output, **settings))[0]
+
+    return export
+
+
+def cosines(vectors: FloatArray, others: FloatArray) -> npt.NDArray[np.float64]:
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(others, axis=1)
+    result: npt.NDArray[np.float64] = np.einsum("nd,nd->n", vectors, others) / lengths
+    return result
+
+
+def original(checkpoint: Path, texts: list[str]) -> FloatArray:
+    model = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
+    vectors: FloatArray = model.encode(texts, batch_size=1)
+    return vectors
+
+
+@pytest.fixture(scope="module", params=sorted(recipes().keys() - ELSEWHERE))
+def pair(
+    request: pytest.FixtureRequest, make_checkpoint: MakeCheckpoint, export: Callable[..., Path]
+) -> tuple[Path, Path]:
+    """One family: its checkpoint and its bundle."""
+    checkpoint = make_checkpoint(request.param, pooling=["mean"], normalize=True)
+    return checkpoint, export(checkpoint)
+
+
+def test_every_family_gives_the_originals_vectors(pair: tuple[Path, Path]) -> None:
+    checkpoint, bundle = pair
+    with Runtime(bundle) as runtime:
+        vectors = runtime.embed(TEXTS)
+    expected = original(checkpoint, TEXTS)
+    assert cosines(vectors, expected).min() >= TOLERANCES["fp32"].cosine_min
+    assert np.abs(vectors - expected).max() < 1e-5
+
+
+def test_company_and_order_change_nothing(pair: tuple[Path, Path]) -> None:
+    _, bundle = pair
+    with Runtime(bundle) as runtime:
+        together = runtime.embed(TEXTS)
+        alone = np.stack([runtime.embed(text) for text in TEXTS])
+        backwards = runtime.embed(TEXTS[::-1])[::-1]
+    assert np.abs(alone - together).max() < 2e-6
+    assert np.abs(backwards - together).max() < 2e-6
+
+
+def test_both_dialects_agree_whatever_the_padding(pair: tuple[Path, Path]) -> None:
+    _, bundle = pair
+    padded = onnxruntime.InferenceSession(bundle / "graphs" / "padded.onnx")
+    random = np.random.default_rng(0)
+    with Runtime(bundle) as runtime:
+        for num_rows, width in SHAPES:
+            lengths = [width, *random.integers(1, width + 1, num_rows - 1)]
+            rows = [random.integers(5, 60, length).tolist() for length in lengths]
+            input_ids = np.full((num_rows, width), runtime.manifest.tokenizer.pad_token_id)
+            mask = np.zeros((num_rows, width), np.int64)
+            for index, row in enumerate(rows):
+                input_ids[index, : len(row)] = row
+                mask[index, : len(row)] = 1
+            expected = padded.run(["embedding"], {"input_ids": input_ids, "attention_mask": mask})
+            assert np.abs(runtime.embed(rows) - expected[0]).max() < 2e-6
+
+
+@pytest.mark.parametrize(
+    "modes",
+    [
+        ["cls"],
+        ["max"],
+        ["mean"],
+        ["mean_sqrt_len_tokens"],
+        ["weightedmean"],
+        ["lasttoken"],
+        ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"],
+    ],
+    ids="+".join,
+)
+def test_every_pooling_mode(
+    make_checkpoint: MakeCheckpoint, export: Callable[..., Path], modes: list[PoolingMode]
+) -> None:
+    checkpoint = make_checkpoint("bert", pooling=modes)
+    with Runtime(export(checkpoint)) as runtime:
+        vectors = runtime.embed(TEXTS)
+    expected = original(checkpoint, TEXTS)
+    assert np.abs(vectors - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_heads_prompts_limits_and_lowercasing_come_along(
+    make_checkpoint: MakeCheckpoint, export: Callable[..., Path]
+) -> None:
+    checkpoint = make_checkpoint(
+        "bert",
+        pooling=["cls", "mean"],
+        heads=[(48, "Tanh"), (24, "GELU"), (16, "Identity")],
+        normalize=True,
+        prompts={"query": "query: ", "passage": "passage: "},
+        default_prompt_name="query",
+        max_seq_length=12,
+        do_lower_case=True,
+        module_names="new",
+    )
+    texts = [*TEXTS, "SHOUTED WORDS"]
+    model = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
+    with Runtime(export(checkpoint)) as runtime:
+        assert runtime.manifest.max_tokens == 12
+        assert runtime.manifest.dimensions.native == 16
+        for name in ("query", "passage"):
+            expected = model.encode(texts, prompt_name=name, batch_size=1)
+            assert np.abs(runtime.embed(texts, prompt_name=name) - expected).max() < 1e-5
+        by_default = model.encode(texts, batch_size=1)
+        assert np.abs(runtime.embed(texts) - by_default).max() < 1e-5
+
+
+def test_prompts_left_out_of_pooling(
+    make_checkpoint: MakeCheckpoint, export: Callable[..., Path]
+) -> None:
+    checkpoint = make_checkpoint(
+        "bert", pooling=["mean", "cls"], include_prompt=False, prompts={"query": "query: how "}
+    )
+    model = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
+    with Runtime(export(checkpoint)) as runtime:
+        for prompt_name in ("query", None):
+            expected = model.encode(TEXTS, prompt_name=prompt_name, batch_size=1)
+            vectors = runtime.embed(TEXTS, prompt_name=prompt_name)
+            assert np.abs(vectors - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_stays_within_its_limits(
+    make_checkpoint: MakeCheckpoint, export: Callable[..., Path], precision: Precision
+) -> None:
+    checkpoint = make_checkpoint("bert", pooling=["mean"], normalize=True)
+    bundle = export(checkpoint, precision=precision)
+    with Runtime(bundle) as runtime:
+        vectors = runtime.embed(TEXTS)
+    found = cosines(vectors, original(checkpoint, TEXTS))
+    assert found.min() >= TOLERANCES[precision].cosine_min
+    assert found.min() < 1 - 1e-9, "weights were not rounded at all"
+    assert (bundle / "graphs" / f"packed-{precision}.onnx").is_file()
+
+
+def test_without_sentence_transformers_files_the_architecture_decides(
+    make_checkpoint: MakeCheckpoint, export: Callable[..., Path]
+) -> None:
+    with Runtime(export(make_checkpoint("bert"))) as runtime:
+        assert runtime.manifest.pooling.modes == ("cls",)
+        assert runtime.manifest.normalize
+        assert np.allclose(np.linalg.norm(runtime.embed(TEXTS), axis=1), 1, atol=1e-6)
+
+
+def test_the_users_pooling_wins(
+    make_checkpoint: MakeCheckpoint, export: Callable[..., Path]
+) -> None:
+    cls = make_checkpoint("bert", pooling=["cls"], normalize=True)
+    mean = make_checkpoint("bert", pooling=["mean"], normalize=True)
+    with Runtime(export(cls, pooling=("mean",))) as runtime:
+        assert np.abs(runtime.embed(TEXTS) - original(mean, TEXTS)).max() < 1e-5
