@@ -42,33 +42,32 @@ def measure(runtime: Runtime, texts: Sequence[str], reference: FloatArray) -> Fi
     vectors = np.stack([output.data for output in outputs])
     if vectors.shape != reference.shape:
         raise EngineError(
-            f"{runtime.engine_entry.backend} gives vectors of {vectors.shape[1]} values,"
-            f" the original model of {reference.shape[1]}"
+            f"gives vectors of {vectors.shape[1]} values, the original model of"
+            f" {reference.shape[1]}"
         )
-    finite: npt.NDArray[np.bool_] = np.isfinite(vectors)
     num_tokens: npt.NDArray[np.int64] = np.array([output.num_tokens for output in outputs])
     mixed = num_tokens <= _MAX_MIXED_TOKENS
     mixed_texts = [text for text, short in zip(texts, mixed.tolist(), strict=True) if short]
     alone = _embed_alone(runtime, mixed_texts)
     shuffled = _embed_shuffled(runtime, mixed_texts)
-    with np.errstate(invalid="ignore"):  # NaN is counted, and fails every comparison.
-        scale = _lengths(reference)
-        scale = np.where(scale > 0, scale, 1)
-        scaled, expected = vectors / scale[:, None], reference / scale[:, None]
-        cosines = _cosines(scaled, expected)
-        return Figures(
-            cosine_min=float(cosines.min()),
-            cosine_mean=float(cosines.mean()),
-            max_abs_difference=_difference(scaled, expected),
-            max_norm_error=_difference(_lengths(scaled), _lengths(expected)),
-            sign_flips=float(np.mean((scaled < 0) != (expected < 0))),
-            batch_difference_alone=_difference(alone / scale[mixed, None], scaled[mixed]),
-            batch_difference_shuffled=_difference(shuffled / scale[mixed, None], scaled[mixed]),
-            num_non_finite=vectors.size - int(np.count_nonzero(finite)),
-            num_texts=len(texts),
-            num_tokens=int(num_tokens.sum()),
-            tokens_per_second=_tokens_per_second(runtime, real_texts(_MAX_SPEED_TEXTS) or texts),
-        )
+    scale = _lengths(reference)[:, None]
+    scale[scale == 0] = 1
+    scaled, expected = vectors / scale, reference / scale
+    cosines = _cosines(scaled, expected)
+    finite: npt.NDArray[np.bool_] = np.isfinite(vectors)
+    return Figures(
+        cosine_min=float(cosines.min()),
+        cosine_mean=float(cosines.mean()),
+        max_abs_difference=_difference(scaled, expected),
+        max_norm_error=_difference(_lengths(scaled), _lengths(expected)),
+        sign_flips=int(np.count_nonzero((scaled < 0) != (expected < 0))) / scaled.size,
+        batch_difference_alone=_difference(alone / scale[mixed], scaled[mixed]),
+        batch_difference_shuffled=_difference(shuffled / scale[mixed], scaled[mixed]),
+        num_non_finite=vectors.size - int(np.count_nonzero(finite)),
+        num_texts=len(texts),
+        num_tokens=int(num_tokens.sum()),
+        tokens_per_second=_tokens_per_second(runtime, real_texts(_MAX_SPEED_TEXTS) or texts),
+    )
 
 
 def describe_machine(device: Device) -> Machine:

@@ -20,7 +20,7 @@ from embed_runtime.certificate import (
     write_certificate,
 )
 from embed_runtime.engines import get_backend
-from embed_runtime.errors import BundleError
+from embed_runtime.errors import BundleError, EngineError, NoEngineError
 from embed_runtime.manifest import (
     EngineEntry,
     Manifest,
@@ -214,14 +214,15 @@ def _prove(
     if not availability.can_run:
         return msgspec.structs.replace(proof, reason=availability.reason)
     try:
-        runtime = Runtime(folder / entry.file, engine=entry.backend)
-    except BundleError as error:
-        # A plan of another GPU or library waits for its machine; what is portable must load.
-        if not entry.targets and entry.producer == availability.producer:
+        with Runtime(folder / entry.file, engine=entry.backend) as runtime:
+            figures = measure(runtime, reference.texts, reference.vectors)
+    except NoEngineError as error:
+        # A plan of another GPU or library waits for its machine; a graph runs on all of them.
+        if any(entry.file in graph.files for graph in manifest.graphs):
             raise
         return msgspec.structs.replace(proof, reason=str(error))
-    with runtime:
-        figures = measure(runtime, reference.texts, reference.vectors)
+    except EngineError as error:
+        raise EngineError(f"{_name(proof)}: {error}") from error
     return msgspec.structs.replace(
         proof,
         passed=True,
@@ -234,7 +235,7 @@ def _prove(
 
 def _require_parity(proofs: Sequence[EngineCertificate], reference: Reference) -> None:
     shortfalls = [
-        (f"{proof.backend} {proof.precision} ({proof.file}): {words}", measured, allowed)
+        (f"{_name(proof)}: {words}", measured, allowed)
         for proof in proofs
         if proof.figures and proof.limits
         for words, measured, allowed in _shortfalls(proof.figures, proof.limits, reference)
@@ -300,3 +301,7 @@ def _keep_known(measured: Certificate, known: Certificate, manifest: Manifest) -
         if proof:
             proofs.append(proof)
     return msgspec.structs.replace(measured, engines=tuple(proofs))
+
+
+def _name(proof: EngineCertificate) -> str:
+    return f"{proof.backend} {proof.precision} ({proof.file})"

@@ -43,5 +43,9 @@ class BundleError(EmbedError):
     """The bundle is missing, damaged, too new, or built for another machine."""
 
 
+class NoEngineError(BundleError):
+    """No engine that was asked for can run on this machine; the bundle may well be whole."""
+
+
 class EngineError(EmbedError):
     """The engine failed on a valid batch."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from embed_runtime.batching import Row, collate
 from embed_runtime.config import RuntimeConfig
 from embed_runtime.engines import Backend, Engine, LoadSpec, get_backend
-from embed_runtime.errors import BundleError, EngineError
+from embed_runtime.errors import BundleError, EngineError, NoEngineError
 from embed_runtime.manifest import (
     TOKENIZER_NAME,
     EngineEntry,
@@ -53,7 +53,8 @@ def load_bundle(path: Path, *, config: RuntimeConfig, engine: str | None = None)
         engine: Name of a backend: then that engine or none, even if it is not certified.
 
     Raises:
-        BundleError: There is no bundle, it is damaged, or no engine that was asked for can run.
+        BundleError: There is no bundle, or it is damaged.
+        NoEngineError: No engine that was asked for can run here.
     """
     folder, file = locate_bundle(path)
     manifest = read_manifest(folder)
@@ -85,7 +86,7 @@ def load_bundle(path: Path, *, config: RuntimeConfig, engine: str | None = None)
             skipped=tuple(skipped),
             max_batch_tokens=min(size for size in sizes if size is not None),
         )
-    raise BundleError(f"{folder}: no engine can run here: {'; '.join(skipped)}")
+    raise NoEngineError(f"{folder}: no engine can run here: {'; '.join(skipped)}")
 
 
 class _CannotRunError(Exception):
