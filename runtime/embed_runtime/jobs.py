@@ -7,6 +7,7 @@ import numpy as np
 
 from embed_runtime import vectors
 from embed_runtime.batching import Row
+from embed_runtime.errors import EngineError
 from embed_runtime.types import EmbedResult, FloatArray, OutputName, TokenizedInput
 
 
@@ -76,10 +77,16 @@ class Job(Future[EmbedResult]):
 
         Returns:
             Whether that was the last one missing.
+
+        Raises:
+            EngineError: There is no memory for them.
         """
         if self._vectors is None:
             size = values.shape[1] if self._dimensions is None else self._dimensions
-            self._vectors = np.empty((self._offsets[-1], size), np.float32)
+            try:
+                self._vectors = np.empty((self._offsets[-1], size), np.float32)
+            except MemoryError as error:
+                raise EngineError("not enough memory for the vectors of this request") from error
         start, stop = self._offsets[index], self._offsets[index + 1]
         self._vectors[start:stop] = values[:, : self._vectors.shape[1]]
         self._num_missing -= 1
@@ -87,20 +94,27 @@ class Job(Future[EmbedResult]):
 
     def settle(self, error: Exception | None = None) -> None:
         """Answer, with what was received or with an error; a cancelled job is left at that."""
-        self.inputs = self.rows = ()  # what a caller keeps of the future shall be small
+        result = None
+        if error is None and not self.cancelled():
+            try:
+                result = self._gathered()
+            except Exception as fault:  # noqa: BLE001, nobody else could answer this job any more
+                error = EngineError(f"the vectors of this request cannot be finished: {fault!r}")
+        self.inputs, self.rows, self._vectors = (), (), None  # a kept future shall be small
         if not self.set_running_or_notify_cancel():
             return
-        if error is not None:
+        if result is not None:
+            self.set_result(result)
+        else:
             self.set_exception(error)
-            return
+
+    def _gathered(self) -> EmbedResult:
         assert self._vectors is not None
-        result = EmbedResult(
+        return EmbedResult(
             vectors=vectors.finish(self._vectors, dimensions=None, normalize=self._normalize),
             offsets=self._offsets,
             num_tokens=self.num_tokens,
         )
-        self._vectors = None
-        self.set_result(result)
 
 
 Target = tuple[Job, int]

@@ -35,8 +35,9 @@ from embed_runtime.types import (
 _QUEUE_BATCHES = 256
 # Batches in one window of many texts: enough for rows of like length to meet.
 _WINDOW_BATCHES = 16
-# Up to so many characters, tokenizing takes less time than asking another thread to do it.
-_INLINE_CHARS = 2000
+# Up to so many characters a request is tokenized on the event loop: that takes at most 0.25 ms
+# there (0.24 us a character, MiniLM, Zen 4), and asking another thread 0.05 ms of both.
+_INLINE_CHARS = 1000
 
 
 class Runtime:

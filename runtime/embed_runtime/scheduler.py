@@ -69,6 +69,7 @@ class Scheduler:
         self._is_engine_busy = False
         self._num_running = 0
         self._closed: ClosedError | None = None
+        self._is_broken = False
         self._totals = SchedulerStats()
         self._pace = Pace()
         # Daemons, because a runtime that nobody closed must not keep the process alive.
@@ -166,7 +167,8 @@ class Scheduler:
 
     def _is_over(self) -> bool:
         """Tell whether the threads can end."""
-        return self._closed is not None and not self._jobs
+        is_done = self._is_broken or not self._num_running
+        return self._closed is not None and not self._jobs and is_done
 
     def _may_prepare(self) -> bool:
         """Tell whether a batch should be prepared while the engine runs."""
@@ -191,6 +193,7 @@ class Scheduler:
         try:
             loop()
         except BaseException as error:  # noqa: BLE001, whatever it was
+            self._is_broken = True
             self._shut(
                 ClosedError(f"the runtime stopped: {type(error).__name__}: {error}"), drop=True
             )
@@ -228,6 +231,7 @@ class Scheduler:
                     self._wake()
                     break
                 self._num_running -= work.num_inputs
+                self._wake()
         if work.batch is None or len(rows) < len(work.rows):
             work.rows, work.batch = rows, collate(rows)
         return work
@@ -257,8 +261,9 @@ class Scheduler:
         if error is None:
             self._scatter(work, answers)
         elif work.job is None and len(jobs := _jobs_of(work.rows)) > 1:
-            # One input may be to blame; alone, it cannot take the others down with it.
-            retries = [_only(job, work.rows) for job in jobs]
+            # One input may be to blame, even that of a job which is gone by now; alone, it cannot
+            # take the others down with it.
+            retries = [_only(job, work.rows) for job in jobs if job.is_open]
             with self._lock:
                 self._retries.extend(retries)
         else:
@@ -290,8 +295,12 @@ class Scheduler:
                         f"the model gave values that are not finite for input"
                         f" {job.first_index + index}"
                     )
-                elif job.receive(index, values):
-                    answers[job] = None
+                    continue
+                try:
+                    if job.receive(index, values):
+                        answers[job] = None
+                except EngineError as error:
+                    answers[job] = error
 
     def _count(self, work: _Work, *, is_failed: bool) -> None:
         """Add a batch to the totals."""
@@ -374,8 +383,8 @@ def _find_fault(work: _Work) -> EngineError | None:
 
 
 def _jobs_of(rows: Iterable[Row[Target]]) -> list[Job]:
-    """List the open jobs that wait for these rows, each once, in the order of the rows."""
-    return list(dict.fromkeys(job for row in rows for job, _ in row.targets if job.is_open))
+    """List the jobs that these rows were for, each once, in the order of the rows."""
+    return list(dict.fromkeys(job for row in rows for job, _ in row.targets))
 
 
 def _only(job: Job, rows: Iterable[Row[Target]]) -> _Work:

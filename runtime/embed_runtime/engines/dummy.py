@@ -1,5 +1,8 @@
 """Deterministic vectors out of token ids, without a model: tests and benchmarks of the rest."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,18 +14,33 @@ from embed_runtime.engines import (
     Engine,
     LoadSpec,
 )
+from embed_runtime.manifest import Dialect
 from embed_runtime.types import Batch, FloatArray, OutputName, Precision
 
 _PRODUCER = "dummy 1"
+
+Fault: TypeAlias = Callable[[Batch, dict[OutputName, FloatArray]], None]
 
 
 class DummyEngine:
     """Hashes token ids into vectors; a row depends on its own ids and skipped count alone."""
 
-    def __init__(self, *, dimensions: int, hidden_size: int, normalize: bool) -> None:
+    def __init__(
+        self, *, dimensions: int, hidden_size: int, normalize: bool, fault: Fault | None = None
+    ) -> None:
+        """Make an engine.
+
+        Args:
+            dimensions: Size of a row's vector.
+            hidden_size: Size of a token's vector.
+            normalize: Whether `embedding` has unit length.
+            fault: Called with every batch and what it would return; may wait, raise, or put
+                other outputs in their place.
+        """
         self._dimensions = dimensions
         self._hidden_size = hidden_size
         self._normalize = normalize
+        self._fault = fault
 
     def run(self, batch: Batch) -> dict[OutputName, FloatArray]:
         """Compute `batch.outputs`; see `Engine.run`."""
@@ -35,6 +53,8 @@ class DummyEngine:
                 outputs["pooled"] = pooled
             if "embedding" in batch.outputs:
                 outputs["embedding"] = _unit(pooled) if self._normalize else pooled.copy()
+        if self._fault is not None:
+            self._fault(batch, outputs)
         return outputs
 
     def close(self) -> None:
@@ -42,17 +62,16 @@ class DummyEngine:
 
     def _pool(self, batch: Batch) -> FloatArray:
         """Hash each row's pooled ids, order included, into one vector of a length of its own."""
-        keys = np.zeros(batch.num_rows, np.uint32)
-        for row in range(batch.num_rows):
-            start = int(batch.cu_seqlens[row]) + int(batch.num_skipped[row])
-            ids = batch.input_ids[start : batch.cu_seqlens[row + 1]].astype(np.uint32)
-            weights = np.arange(1, len(ids) + 1, dtype=np.uint32) * np.uint32(2654435761)
-            keys[row] = (_mix(ids) * (weights | np.uint32(1))).sum(dtype=np.uint32)
-        scale = 1 + _mix(keys) % np.uint32(1000) / 1000
-        return _unit(_hash_vectors(keys, self._dimensions)) * scale.astype(np.float32)[:, None]
+        starts = batch.cu_seqlens[:-1]
+        positions = np.arange(batch.num_tokens) - np.repeat(starts, batch.lengths)
+        is_pooled = positions >= np.repeat(batch.num_skipped, batch.lengths)
+        keys = _mix(_mix(batch.input_ids) ^ _mix(positions + 1)) * is_pooled
+        sums = np.add.reduceat(keys, starts, dtype=np.uint32)
+        scale = 1 + _mix(sums) % np.uint32(1000) / 1000
+        return _unit(_hash_vectors(sums, self._dimensions)) * scale.astype(np.float32)[:, None]
 
 
-def _mix(values: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.uint32]:
+def _mix(values: npt.NDArray[np.integer]) -> npt.NDArray[np.uint32]:
     """Scatter 32-bit integers (the finalizer of MurmurHash3, in the public domain)."""
     mixed = values.astype(np.uint32)
     mixed ^= mixed >> np.uint32(16)
@@ -77,6 +96,10 @@ def _unit(vectors: FloatArray) -> FloatArray:
     return vectors / norms
 
 
+def _dialect(_: Precision) -> Dialect:
+    return "packed"
+
+
 def _precision(precision: Precision) -> Precision:
     return precision
 
@@ -99,7 +122,7 @@ def _load(spec: LoadSpec) -> Engine:
 
 BACKEND = Backend(
     extra="embed-runtime",
-    dialect=lambda _: "packed",
+    dialect=_dialect,
     precision=_precision,
     probe=_probe,
     build=_build,
