@@ -7,7 +7,8 @@ from embed_export.errors import ExportError
 # Formats of the same weights that we do not read, and can be larger than the rest together.
 _IGNORED = ("onnx/*", "openvino/*", "*/onnx/*", "*.onnx", "*.h5", "*.msgpack", "*.gguf")
 _SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja", "README.md", "LICENSE*")
-_SAFETENSORS = ("*.safetensors", "*_linear.pt", "*/pytorch_model.bin")
+# Not all of *.safetensors: some repositories hold the same weights again as consolidated files.
+_SAFETENSORS = ("model*.safetensors", "*/model*.safetensors", "*_linear.pt", "*/pytorch_model.bin")
 _PICKLES = ("pytorch_model*.bin",)
 
 
@@ -27,7 +28,7 @@ def download(model: str, *, revision: str | None, with_code: bool) -> Path:
     """
     patterns = [*_SETTINGS, *_SAFETENSORS, *(("*.py",) if with_code else ())]
     folder = _snapshot(model, revision, patterns)
-    if not any(folder.glob("*.safetensors")):
+    if not any(folder.glob("model*.safetensors")):
         folder = _snapshot(model, revision, list(_PICKLES))
     return folder
 

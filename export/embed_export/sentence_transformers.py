@@ -119,6 +119,11 @@ def _check_transformer(transformer: JsonObject, *, is_sparse: bool) -> None:
         raise transformer.unsupported("transformer_task", task)
     if transformer.find("module_output_name", str, "token_embeddings") != "token_embeddings":
         raise transformer.unsupported("module_output_name", "token_embeddings")
+    modalities = transformer.find_object("modality_config")
+    text = JsonObject({}, source="") if modalities is None else modalities.find_object("text")
+    output = "logits" if is_sparse else "last_hidden_state"
+    if text is None or text.find("method_output_name", str, output) != output:
+        raise transformer.unsupported("modality_config", f"text with method_output_name {output}")
     for key in _MULTI_VECTOR_KEYS:
         if transformer.get(key) is not None:
             raise transformer.unsupported(key, "null")

@@ -6,7 +6,8 @@ e5-mistral and gte-Qwen2 need the EOS that those ask for. And Sentence-Transform
 goes in front of the normalizer, as Sentence-Transformers itself puts it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
@@ -108,18 +109,19 @@ def resolve_tokenizer(checkpoint: Checkpoint) -> ResolvedTokenizer:
         UnsupportedModelError: It is written in Python, and cannot be baked.
         ExportError: It is missing or damaged.
     """
-    original = _load(checkpoint)
-    tokenizer_json = bake(original.backend_tokenizer)
-    baked = Tokenizer.from_str(tokenizer_json)
-    vocab_size = max(baked.get_vocab(with_added_tokens=True).values()) + 1
-    limit = original.model_max_length
-    return ResolvedTokenizer(
-        tokenizer_json=tokenizer_json,
-        vocab_size=vocab_size,
-        pad_token_id=_pad_token_id(checkpoint, original, vocab_size),
-        num_special_tokens=baked.num_special_tokens_to_add(is_pair=False),
-        max_tokens=limit if 0 < limit < _NO_LIMIT else None,
-    )
+    with _transformers(checkpoint.model_folder):
+        original = _load(checkpoint)
+        tokenizer_json = bake(original.backend_tokenizer)
+        baked = Tokenizer.from_str(tokenizer_json)
+        vocab_size = max(baked.get_vocab(with_added_tokens=True).values()) + 1
+        limit = original.model_max_length
+        return ResolvedTokenizer(
+            tokenizer_json=tokenizer_json,
+            vocab_size=vocab_size,
+            pad_token_id=_pad_token_id(checkpoint, original, vocab_size),
+            num_special_tokens=baked.num_special_tokens_to_add(is_pair=False),
+            max_tokens=limit if 0 < limit < _NO_LIMIT else None,
+        )
 
 
 def prove_tokenizer(resolved: ResolvedTokenizer, checkpoint: Checkpoint) -> None:
@@ -128,10 +130,10 @@ def prove_tokenizer(resolved: ResolvedTokenizer, checkpoint: Checkpoint) -> None
     Raises:
         ExportError: They give different ids; shows the first text where they do.
     """
-    original = _load(checkpoint)
-    baked = Tokenizer.from_str(resolved.tokenizer_json)
-    probes = probe_texts(_PROOF_TOKENS, resolved.count)
-    with quiet_transformers():
+    with _transformers(checkpoint.model_folder):
+        original = _load(checkpoint)
+        baked = Tokenizer.from_str(resolved.tokenizer_json)
+        probes = probe_texts(_PROOF_TOKENS, resolved.count)
         for text in (*_MORE_TEXTS, *probes, *_look_alikes(original.all_special_tokens)):
             for add_special_tokens in (True, False):
                 expected = original.encode(text, add_special_tokens=add_special_tokens)
@@ -141,6 +143,19 @@ def prove_tokenizer(resolved: ResolvedTokenizer, checkpoint: Checkpoint) -> None
                         f"the baked tokenizer differs from the checkpoint's on {text[:60]!r}:"
                         f" {_show(found)}, not {_show(expected)}"
                     )
+
+
+@contextmanager
+def _transformers(folder: Path) -> Generator[None]:
+    """Keep transformers quiet, and turn whatever a damaged file makes it raise into one line."""
+    with quiet_transformers():
+        try:
+            yield
+        except ExportError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ExportError(f"the tokenizer in {folder} cannot be used: {reason}") from error
 
 
 def _look_alikes(special_tokens: list[str]) -> Iterator[str]:
@@ -181,18 +196,13 @@ def _check_files(folder: Path) -> None:
 def _from_pretrained(folder: Path, ends: dict[str, bool]) -> _HubTokenizer:
     from transformers import AutoTokenizer
 
-    with quiet_transformers():
-        try:
-            tokenizer = cast(
-                "_HubTokenizer",
-                # transformers leaves its types open.
-                AutoTokenizer.from_pretrained(  # pyright: ignore[reportUnknownMemberType]
-                    str(folder), local_files_only=True, trust_remote_code=False, **ends
-                ),
-            )
-        except Exception as error:  # a damaged file can make it raise anything
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ExportError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
+    tokenizer = cast(
+        "_HubTokenizer",
+        # transformers leaves its types open.
+        AutoTokenizer.from_pretrained(  # pyright: ignore[reportUnknownMemberType]
+            str(folder), local_files_only=True, trust_remote_code=False, **ends
+        ),
+    )
     if not tokenizer.is_fast:
         raise UnsupportedModelError(
             f"the tokenizer in {folder} is Python code ({type(tokenizer).__name__}), which has no"
@@ -240,8 +250,7 @@ def _with_ends(
 
 
 def _encode(tokenizer: _HubTokenizer) -> list[int]:
-    with quiet_transformers():
-        return tokenizer.encode("a", add_special_tokens=True)
+    return tokenizer.encode("a", add_special_tokens=True)
 
 
 def _lowercase_first(backend: Tokenizer) -> None:

@@ -27,6 +27,10 @@ from embed_runtime.types import FloatArray
 SourceDtype: TypeAlias = Literal["fp32", "fp16", "bf16"]
 
 _SOURCE_DTYPES: dict[str, SourceDtype] = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
+_LEGACY_NORMS = (
+    ("LayerNorm.gamma", "LayerNorm.weight"),
+    ("LayerNorm.beta", "LayerNorm.bias"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +55,7 @@ class StoredTensor:
 class Weights:
     """Tensors under the names a recipe uses; remembers which were taken.
 
-    Nothing is read before it is taken, and no file stays open.
+    Nothing is read before it is taken. No safetensors file stays open; a pickle stays mapped.
     """
 
     def __init__(
@@ -175,7 +179,7 @@ def strip_prefix(*prefixes: str) -> Callable[[str], str]:
 
 def layer_norm_names(name: str) -> str:
     """Rename `LayerNorm.gamma` and `.beta`, as TensorFlow conversions of BERT wrote them."""
-    stem, _, last = name.rpartition(".")
-    if stem.rpartition(".")[2] != "LayerNorm":
-        return name
-    return f"{stem}.{ {'gamma': 'weight', 'beta': 'bias'}.get(last, last) }"
+    for old, new in _LEGACY_NORMS:
+        if name == old or name.endswith(f".{old}"):
+            return name.removesuffix(old) + new
+    return name

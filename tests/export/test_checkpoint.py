@@ -218,7 +218,7 @@ def test_a_hub_id_is_fetched_and_pinned(
     assert checkpoint.folder == snapshot
     ((repo_id, revision, patterns),) = fetched.calls
     assert (repo_id, revision) == ("maker/model", "main")
-    assert "*.safetensors" in patterns
+    assert "model*.safetensors" in patterns
     assert "*.py" not in patterns
     assert "pytorch_model*.bin" not in patterns
 

@@ -377,6 +377,12 @@ def test_links_that_leave_the_folder_are_refused(tmp_path: Path) -> None:
         ("sentence_bert_config.json", {"query_length": 32}, "'query_length' is 32"),
         ("sentence_bert_config.json", {"transformer_task": "retrieval"}, "feature-extraction"),
         ("sentence_bert_config.json", {"module_output_name": "x"}, "token_embeddings"),
+        ("sentence_bert_config.json", {"modality_config": {"image": {}}}, "supported is text with"),
+        (
+            "sentence_bert_config.json",
+            {"modality_config": {"text": {"method_output_name": "pooler_output"}}},
+            "supported is text with method_output_name last_hidden_state",
+        ),
         ("sentence_bert_config.json", {"config_args": {"is_causal": False}}, "--hf-overrides"),
         ("config_sentence_transformers.json", {"prompts": ["query: "]}, "must be an object"),
         ("config_sentence_transformers.json", {"prompts": {"query": 1}}, "must be a string"),

@@ -142,7 +142,7 @@ def test_code_in_the_repository_never_runs(
     settings |= {"auto_map": {"AutoTokenizer": [None, "modeling.Model"]}}
     settings["tokenizer_class"] = "NeverHeardOf"
     (checkpoint / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    assert "cannot be loaded" in refusal(checkpoint, trust_remote_code=True)
+    assert "cannot be used" in refusal(checkpoint, trust_remote_code=True)
     assert not witness.exists()
     assert capsys.readouterr() == ("", "")
 
@@ -363,13 +363,25 @@ def test_no_tokenizer(checkpoint: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"model": {}}', b"\x00\xff"])
 def test_a_damaged_tokenizer(checkpoint: Path, content: bytes) -> None:
     (checkpoint / "tokenizer.json").write_bytes(content)
-    assert "cannot be loaded" in refusal(checkpoint)
+    assert "cannot be used" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize("model", ["WordLevel", "WordPiece"])
+def test_a_tokenizer_without_words(checkpoint: Path, model: str) -> None:
+    words: dict[str, object] = {"type": model, "vocab": {}, "unk_token": "[UNK]"}
+    if model == "WordPiece":
+        words |= {"continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
+    content: dict[str, object] = {"version": "1.0", "added_tokens": [], "model": words}
+    (checkpoint / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert "cannot be used" in refusal(checkpoint)
 
 
 def test_a_tokenizer_cut_short(checkpoint: Path) -> None:
     file = checkpoint / "tokenizer.json"
     file.write_bytes(file.read_bytes()[:-40])
-    assert "cannot be loaded" in refusal(checkpoint)
+    assert "cannot be used" in refusal(checkpoint)
 
 
 def test_a_tokenizer_config_that_is_no_object(checkpoint: Path) -> None:
