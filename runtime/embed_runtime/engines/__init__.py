@@ -59,6 +59,7 @@ class BuildSpec:
     Attributes:
         folder: The bundle being written; every path below is relative to it.
         graph: The ONNX file to build from.
+        weights: The external data of that file; all graphs of a bundle share one.
         dialect: Which inputs that file has.
         precision: What the engine computes in.
         max_tokens: Longest row.
@@ -67,6 +68,7 @@ class BuildSpec:
 
     folder: Path
     graph: str
+    weights: str = "graphs/weights.bin"
     dialect: Dialect
     precision: Precision
     max_tokens: int

@@ -1,0 +1,86 @@
+"""Ragged batches to the inputs of a graph, one function for each dialect; no loop over rows.
+
+Integer inputs are int64, masks of the packed dialects float32: the types that graphs declare.
+"""
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from embed_runtime.manifest import Manifest, Positions
+from embed_runtime.types import Batch, FloatArray
+
+GraphInput: TypeAlias = npt.NDArray[np.int64] | FloatArray
+GraphInputs: TypeAlias = dict[str, GraphInput]
+_BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+
+def padded_inputs(batch: Batch, manifest: Manifest) -> GraphInputs:
+    """Make the inputs of the `padded` dialect.
+
+    Returns:
+        `input_ids` and `attention_mask`, [B, S] int64, rows padded at their end, and `pool_mask`,
+        [B, S] float32, where the model leaves prompts out of pooling.
+    """
+    is_token = _token_slots(batch)
+    input_ids = np.full(is_token.shape, manifest.tokenizer.pad_token_id, np.int64)
+    input_ids[is_token] = batch.input_ids
+    inputs: GraphInputs = {
+        "input_ids": input_ids,
+        "attention_mask": is_token.astype(np.int64),
+    }
+    return inputs | _pool_mask(batch, manifest, is_token)
+
+
+def packed_inputs(batch: Batch, manifest: Manifest) -> GraphInputs:
+    """Make the inputs of the `packed` dialects.
+
+    Returns:
+        `input_ids`, `position_ids` and `unpad_index`, [T] int64; `pad_index`, [B, S] int64;
+        `attention_mask`, [B, S] float32; and `pool_mask`, [B, S] float32, where the model leaves
+        prompts out of pooling.
+    """
+    is_token = _token_slots(batch)
+    slots = np.arange(is_token.shape[1], dtype=np.int64)
+    inputs: GraphInputs = {
+        "input_ids": batch.input_ids.astype(np.int64),
+        "position_ids": _position_ids(batch, manifest.positions),
+        # Slots of padding read token 0, and the mask hides them.
+        "pad_index": (batch.cu_seqlens[:-1, None] + slots) * is_token,
+        "unpad_index": np.flatnonzero(is_token).astype(np.int64, copy=False),
+        "attention_mask": is_token.astype(np.float32),
+    }
+    return inputs | _pool_mask(batch, manifest, is_token)
+
+
+def packed_input_names(manifest: Manifest) -> set[str]:
+    """List what `packed_inputs` makes for a model."""
+    names = {"input_ids", "position_ids", "pad_index", "unpad_index", "attention_mask"}
+    return names if manifest.pooling.include_prompt else names | {"pool_mask"}
+
+
+def _token_slots(batch: Batch) -> _BoolArray:
+    """[B, S] bool: which slots hold a token."""
+    lengths = batch.lengths[:, None]
+    is_token: _BoolArray = np.arange(lengths.max(), dtype=np.int32) < lengths
+    return is_token
+
+
+def _pool_mask(batch: Batch, manifest: Manifest, is_token: _BoolArray) -> GraphInputs:
+    if manifest.pooling.include_prompt:
+        return {}
+    is_pooled = np.arange(is_token.shape[1], dtype=np.int32) >= batch.num_skipped[:, None]
+    return {"pool_mask": (is_token & is_pooled).astype(np.float32)}
+
+
+def _position_ids(batch: Batch, positions: Positions) -> npt.NDArray[np.int64]:
+    """[T] int64: count within each row, from `offset`, leaving `skip_id` tokens out."""
+    if positions.skip_id is None:
+        counted = np.ones(batch.num_tokens, np.int64)
+    else:
+        counted = (batch.input_ids != positions.skip_id).astype(np.int64)
+    total = np.concatenate(([0], counted.cumsum()))
+    ordinals = total[1:] - np.repeat(total[batch.cu_seqlens[:-1]], batch.lengths)
+    position_ids: npt.NDArray[np.int64] = ordinals * counted + (positions.offset - 1)
+    return position_ids

@@ -1,0 +1,42 @@
+"""ONNX Runtime on the CPU: runs everywhere, in float32 or int8."""
+
+from embed_runtime.engines import (
+    Availability,
+    Backend,
+    BuildSpec,
+    BuiltEngine,
+    Engine,
+    LoadSpec,
+    _onnxruntime,
+)
+from embed_runtime.types import Precision
+
+_EXTRA = "embed-runtime[onnxruntime]"
+
+
+def _precision(precision: Precision) -> Precision:
+    """Weights in 16 bits are widened at load: this library's CPU kernels gain nothing from them."""
+    return "int8" if precision == "int8" else "fp32"
+
+
+def _probe() -> Availability:
+    return _onnxruntime.probe(_EXTRA, lambda _: "")
+
+
+def _build(spec: BuildSpec) -> BuiltEngine:
+    return _onnxruntime.build(spec, device="cpu", extra=_EXTRA)
+
+
+def _load(spec: LoadSpec) -> Engine:
+    return _onnxruntime.load(spec, provider="CPUExecutionProvider", options={}, extra=_EXTRA)
+
+
+BACKEND = Backend(
+    extra=_EXTRA,
+    dialect=lambda _: "packed",
+    precision=_precision,
+    probe=_probe,
+    build=_build,
+    load=_load,
+    max_batch_tokens=2048,
+)

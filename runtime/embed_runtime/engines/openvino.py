@@ -1,0 +1,154 @@
+"""OpenVINO on x86 CPUs: the fastest of the CPU engines, twice so in bfloat16."""
+
+from types import ModuleType
+from typing import Any
+
+from embed_runtime.dialects import packed_inputs
+from embed_runtime.engines import (
+    Availability,
+    Backend,
+    BuildSpec,
+    BuiltEngine,
+    Engine,
+    LoadSpec,
+)
+from embed_runtime.engines._cores import num_usable_cores
+from embed_runtime.engines._library import MissingLibraryError, import_library, one_line
+from embed_runtime.engines._signature import check_signature
+from embed_runtime.errors import BundleError, EngineError
+from embed_runtime.types import Batch, FloatArray, OutputName, Precision
+
+_EXTRA = "embed-runtime[openvino]"
+_DEVICE = "CPU"
+# What a CPU lists among its capabilities when it computes in these without emulation.
+_CAPABILITIES: dict[Precision, str] = {"fp16": "FP16", "bf16": "BF16"}
+_TYPES: dict[Precision, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+
+
+class OpenVinoEngine:
+    """A compiled graph and the one request that runs it."""
+
+    def __init__(self, compiled: Any, spec: LoadSpec) -> None:
+        self._request = compiled.create_infer_request()
+        self._manifest = spec.manifest
+        self._input_names = [port.get_any_name() for port in compiled.inputs]
+        # A port keeps the names of all nodes that were folded into it.
+        self._outputs = {name: port for port in compiled.outputs for name in port.get_names()}
+
+    def run(self, batch: Batch) -> dict[OutputName, FloatArray]:
+        """Compute `batch.outputs`; see `Engine.run`."""
+        if self._request is None:
+            raise EngineError("the engine is closed")
+        made = packed_inputs(batch, self._manifest)
+        feeds = {name: made[name] for name in self._input_names}
+        try:
+            self._request.infer(feeds, share_inputs=True, share_outputs=True)
+        except RuntimeError as error:
+            raise EngineError(f"openvino failed: {one_line(error)}") from error
+        # The request writes its next results into the same memory.
+        return {
+            name: self._request.get_tensor(self._outputs[name]).data.copy()
+            for name in batch.outputs
+        }
+
+    def close(self) -> None:
+        """Free the request, and the graph with it."""
+        self._request = None
+        self._outputs = {}
+
+
+def _precision(precision: Precision) -> Precision | None:
+    """Keep 16 bits where the CPU computes in them, else float32.
+
+    int8 is refused: OpenVINO turns `MatMulInteger` back into float products, slower than plain
+    float32 (5,500 against 6,100 tokens/s; ONNX Runtime's int8: 11,400).
+    """
+    if precision == "int8":
+        return None
+    try:
+        return precision if _supports(_import(), precision) else "fp32"
+    except (MissingLibraryError, RuntimeError):
+        return "fp32"
+
+
+def _probe() -> Availability:
+    try:
+        library = _import()
+    except MissingLibraryError as error:
+        return Availability(reason=str(error), producer="", can_build=False)
+    try:
+        has_cpu = _DEVICE in library.Core().available_devices
+    except RuntimeError as error:
+        reason = f"openvino cannot start: {one_line(error)}"
+    else:
+        reason = "" if has_cpu else "openvino has no plugin for this CPU; use onnxruntime"
+    return Availability(reason=reason, producer=_producer(library), can_build=not reason)
+
+
+def _build(spec: BuildSpec) -> BuiltEngine:
+    """Take the graph as it is: OpenVINO compiles it for the CPU it is loaded on."""
+    try:
+        producer = _producer(_import())
+    except MissingLibraryError as error:
+        raise BundleError(str(error)) from error
+    return BuiltEngine(
+        file=spec.graph, files=(spec.graph, spec.weights), producer=producer, device="cpu"
+    )
+
+
+def _load(spec: LoadSpec) -> Engine:
+    path, precision = spec.folder / spec.entry.file, spec.entry.precision
+    try:
+        library = _import()
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": spec.num_threads or num_usable_cores(),
+            # Said even for float32: the default is bfloat16 where the CPU has matrix units for it.
+            "INFERENCE_PRECISION_HINT": (
+                _TYPES[precision] if _supports(library, precision) else "f32"
+            ),
+        }
+        compiled = library.Core().compile_model(str(path), _DEVICE, settings)
+    except (MissingLibraryError, RuntimeError) as error:
+        raise BundleError(f"{path}: openvino cannot load it: {one_line(error)}") from error
+    check_signature(
+        spec,
+        inputs=[port.get_any_name() for port in compiled.inputs],
+        widths={name: _width(port) for port in compiled.outputs for name in port.get_names()},
+    )
+    return OpenVinoEngine(compiled, spec)
+
+
+def _import() -> ModuleType:
+    return import_library(("openvino",), _EXTRA)
+
+
+def _producer(library: ModuleType) -> str:
+    """Name library and version, without the build's commit behind it."""
+    return f"openvino {str(library.__version__).partition('-')[0]}"
+
+
+def _supports(library: ModuleType, precision: Precision) -> bool:
+    """Tell whether this CPU computes in a precision without emulating it."""
+    if precision not in _CAPABILITIES:
+        return precision in _TYPES
+    capabilities = library.Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+    return _CAPABILITIES[precision] in capabilities
+
+
+def _width(port: Any) -> int:
+    """Last dimension of an output, or 0 where it is not fixed."""
+    size = port.partial_shape[-1]
+    return int(size.get_length()) if size.is_static else 0
+
+
+BACKEND = Backend(
+    extra=_EXTRA,
+    dialect=lambda _: "packed",
+    precision=_precision,
+    probe=_probe,
+    build=_build,
+    load=_load,
+    max_batch_tokens=2048,
+)
