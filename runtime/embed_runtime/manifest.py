@@ -305,6 +305,13 @@ def locate_bundle(path: Path) -> tuple[Path, str | None]:
     Raises:
         BundleError: There is nothing there, or it is not a bundle.
     """
+    try:
+        return _locate(path)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{str(path)!r:.200}: cannot be looked at: {error}") from error
+
+
+def _locate(path: Path) -> tuple[Path, str | None]:
     if path.is_dir():
         if (path / MANIFEST_NAME).is_file():
             return path, None
@@ -392,6 +399,7 @@ def _file_problems(manifest: Manifest) -> Iterator[str]:
         plain = PurePosixPath(name)
         if (
             plain.is_absolute()
+            or not plain.parts
             or ".." in plain.parts
             or str(plain) != name
             or any(character in name for character in "\\:\0")
@@ -405,7 +413,10 @@ def _file_problems(manifest: Manifest) -> Iterator[str]:
             yield f"file {name!r} has no valid SHA-256"
     if TOKENIZER_NAME not in manifest.files:
         yield f"files lack {TOKENIZER_NAME}"
+    dialects = [graph.dialect for graph in manifest.graphs]
     for graph in manifest.graphs:
+        if dialects.count(graph.dialect) > 1:
+            yield f"there are several graphs {graph.dialect!r}"
         if not graph.files:
             yield f"graph {graph.dialect!r} has no file"
         for name in graph.files:
@@ -421,8 +432,12 @@ def _engine_problems(manifest: Manifest) -> Iterator[str]:
         for name in entry.files:
             if name not in manifest.files:
                 yield f"engine {entry.backend!r} names the unknown file {name!r}"
-        if entry.max_batch_tokens is not None and not 1 <= entry.max_batch_tokens <= MAX_SIZE:
-            yield f"engine {entry.backend!r} has max_batch_tokens {entry.max_batch_tokens}"
+        limit = entry.max_batch_tokens
+        if limit is not None and not manifest.max_tokens <= limit <= MAX_SIZE:
+            yield (
+                f"engine {entry.backend!r} takes {limit} tokens in one batch, and one input may"
+                f" have {manifest.max_tokens}"
+            )
         if not _is_sha256(entry.fingerprint):
             yield f"engine {entry.backend!r} has no valid fingerprint"
 
