@@ -177,8 +177,8 @@ def verify_bundle(
     reference = read_reference(folder)
     engines = [entry for entry in manifest.engines if file in (None, entry.file)]
     if not engines:
-        files = ", ".join(sorted({entry.file for entry in manifest.engines}))
-        raise BundleError(f"{path} is not an engine of this bundle; its engines: {files}")
+        files = ", ".join(sorted({entry.file for entry in manifest.engines})) or "none"
+        raise BundleError(f"{path}: no engine to verify; the bundle's engines: {files}")
     measured = certify(folder, manifest, reference, engines=engines, on_engine=on_engine)
     certificate = _keep_known(measured, known, manifest)
     # Measuring takes minutes, and an export may have put another bundle here meanwhile.
