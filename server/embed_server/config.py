@@ -17,7 +17,8 @@ class ServerConfig:
     """
 
     host: str = field(
-        default="127.0.0.1", metadata={"help": "address to listen on; 0.0.0.0 for every network"}
+        default="127.0.0.1",
+        metadata={"help": "address to listen on; 0.0.0.0 for every network", "metavar": "ADDRESS"},
     )
     port: int = field(default=8000, metadata={"help": "port to listen on; 0 takes a free one"})
     served_model_name: tuple[str, ...] = field(
@@ -39,15 +40,21 @@ class ServerConfig:
         },
     )
     max_body_bytes: int = field(
-        default=64 * 2**20, metadata={"help": "largest request body; a larger one is refused"}
+        default=64 * 2**20,
+        metadata={"help": "largest request body; a larger one is refused"},
     )
     drain_seconds: int = field(
         default=60,
-        metadata={"help": "how long a stopping server works on what it accepted"},
+        metadata={
+            "help": "how long a stopping server works on what it accepted",
+        },
     )
     root_path: str = field(
         default="",
-        metadata={"help": "path under which a proxy shows this server, like /embed"},
+        metadata={
+            "help": "path under which a proxy shows this server, like /embed",
+            "metavar": "PATH",
+        },
     )
     log_level: LogLevel = field(
         default="info", metadata={"help": "least level to log; debug logs every request"}

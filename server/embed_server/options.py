@@ -22,11 +22,14 @@ def add_options(parser: argparse.ArgumentParser, title: str, config_class: type[
     group = parser.add_argument_group(title)
     hints = get_type_hints(config_class)
     for option in fields(config_class):
+        reading = _reading(hints[option.name])
+        number = "N" if reading.get("type") is int else None
         group.add_argument(
             "--" + option.name.replace("_", "-"),
             help=_help(option),
             default=argparse.SUPPRESS,
-            **_reading(hints[option.name]),
+            metavar=option.metadata.get("metavar", number),
+            **reading,
         )
 
 
@@ -56,4 +59,4 @@ def _reading(hint: Any) -> dict[str, Any]:
         return {"nargs": "+", **_reading(kinds[0])}
     if NoneType in kinds:
         return _reading(kinds[0])
-    return {"type": hint, **({"metavar": "N"} if hint is int else {})}
+    return {"type": hint}

@@ -48,7 +48,7 @@ def serve(
         Runtime(path, config=runtime_config, engine=engine) as runtime,
     ):
         for line in runtime.skipped_engines:
-            print(f"embed-runtime: {line}")
+            print(f"embed-runtime: skipped {line}")
         app = create_app(runtime, config, certificate=_find_certificate(path))
         ready = f"serving {_describe(app.state.service)} on {_url(listener, config)}"
         _Server(_uvicorn_config(app, config), ready=ready).run(sockets=[listener])

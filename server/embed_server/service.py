@@ -26,7 +26,7 @@ class Service:
         metrics: Where requests are counted.
         certificate: The bundle's, if it has one.
         model_names: What requests may call the model by; the first is reported back.
-        engine_failed: Whether the engine failed the last time it was asked.
+        engine_failed: Whether the engine failed, or was gone, the last time it was asked.
     """
 
     runtime: Runtime
@@ -82,7 +82,7 @@ class Service:
             limit = self.runtime.manifest.max_tokens
             message = f"this model's maximum context length is {limit} tokens; {error}"
             raise InputTooLongError(message, index=error.index) from error
-        except EngineError:
+        except (EngineError, ClosedError):
             self.engine_failed = True
             raise
         self.engine_failed = False

@@ -83,6 +83,9 @@ def test_health_follows_the_engine(
         patch.setattr(runtime, "asubmit", failing(EngineError("still")))
         assert client.get("/health").status_code == 503
     assert client.get("/health").status_code == 200
+    runtime.close()
+    assert client.post("/v1/embeddings", json=body).status_code == 503
+    assert client.get("/health").status_code == 503
 
 
 @pytest.mark.parametrize(
@@ -170,26 +173,33 @@ def test_unknown_paths_and_verbs_keep_the_frameworks_answers(client: TestClient)
     assert (response.status_code, response.json()) == (405, {"detail": "Method Not Allowed"})
 
 
+@pytest.mark.parametrize(
+    ("last_message", "is_asked"),
+    [
+        ({"type": "http.request", "body": b'"x"}', "more_body": False}, True),
+        ({"type": "http.disconnect"}, False),
+    ],
+)
 def test_a_client_that_leaves_cancels_its_work(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+    last_message: dict[str, Any],
+    is_asked: bool,
 ) -> None:
-    cancelled = asyncio.Event()
+    events: list[str] = []
 
     async def never(request: EmbedRequest) -> EmbedResult:
+        events.append("asked")
         try:
             await asyncio.get_running_loop().create_future()
         finally:
-            cancelled.set()
+            events.append("cancelled")
         raise AssertionError
 
     monkeypatch.setattr(runtime, "asubmit", never)
     app = create_app(runtime, ServerConfig())
-    messages = iter(
-        [
-            {"type": "http.request", "body": b'{"input": "x"}', "more_body": False},
-            {"type": "http.disconnect"},
-        ]
-    )
+    first_message = {"type": "http.request", "body": b'{"input": ', "more_body": True}
+    messages = iter([first_message, last_message, {"type": "http.disconnect"}])
 
     async def receive() -> Any:
         return next(messages)
@@ -205,5 +215,5 @@ def test_a_client_that_leaves_cancels_its_work(
         "headers": [(b"content-type", b"application/json")],
     }
     asyncio.run(asyncio.wait_for(app(scope, receive, send), timeout=10))
-    assert cancelled.is_set()
+    assert events == (["asked", "cancelled"] if is_asked else [])
     assert read_metrics(TestClient(app))["embed_requests_total", "/v1/embeddings", "499"] == 1
