@@ -15,7 +15,6 @@ from embed_runtime.errors import (
     EmbedError,
     EngineError,
     InputError,
-    InputTooLongError,
     OverloadedError,
 )
 
@@ -67,7 +66,7 @@ FAILURES: Mapping[type[EmbedError], Failure] = {
 }
 
 # The contract names these fields and leaves `param` null for all others.
-PARAMS = frozenset({"normalize", "prompt_name", "truncate_prompt_tokens"})
+PARAMS = frozenset({"input_tokens", "normalize", "prompt_name", "truncate_prompt_tokens"})
 
 # A cause that is ours goes into the log, under the request's id; the caller gets one of these.
 HIDDEN = {
@@ -102,8 +101,6 @@ def error_response(error: Exception) -> Response:
 
 
 def _find_param(error: Exception) -> str | None:
-    if isinstance(error, InputTooLongError):
-        return "input_tokens"
     if isinstance(error, InputError):
         return error.param if error.param in PARAMS else None
     return error.param if isinstance(error, SchemaError) else None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 
 from embed_runtime.certificate import Certificate
-from embed_runtime.errors import ClosedError, EngineError, InputTooLongError, OverloadedError
+from embed_runtime.errors import ClosedError, EngineError, OverloadedError
 from embed_runtime.runtime import Runtime
 from embed_runtime.types import EmbedRequest, EmbedResult
 from embed_server.config import ServerConfig
@@ -77,11 +77,6 @@ class Service:
     async def _run(self, work: EmbedRequest) -> EmbedResult:
         try:
             result = await self.runtime.asubmit(work)
-        except InputTooLongError as error:
-            # The very words that clients of OpenAI's API look for.
-            limit = self.runtime.manifest.max_tokens
-            message = f"this model's maximum context length is {limit} tokens; {error}"
-            raise InputTooLongError(message, index=error.index) from error
         except (EngineError, ClosedError):
             self.engine_failed = True
             raise

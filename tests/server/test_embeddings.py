@@ -207,7 +207,7 @@ MISTAKES: list[tuple[Any, str, str | None, str]] = [
     ({"input": "", "add_special_tokens": False}, LATER, None, "empty"),
     ({"input": LONG}, LATER, "input_tokens", "maximum context length is 64"),
     ({"input": [TEXT, LONG]}, LATER, "input_tokens", "input 1"),
-    ({"input": [5] * 65}, LATER, "input_tokens", "64"),
+    ({"input": [5] * 65}, LATER, "input_tokens", "truncate_prompt_tokens=-1"),
     ({"input": [-1]}, LATER, None, "-1"),
     ({"input": [[1], [10**9]]}, LATER, None, "1000000000"),
     ({"input": [10**30]}, LATER, None, "token ids"),

@@ -4,6 +4,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from embed_runtime.errors import InputTooLongError
 from embed_server.endpoint import ERRORS, Endpoint
 from embed_server.protocol.openai import (
     EmbeddingsRequest,
@@ -22,7 +23,14 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Response:
     """Embed texts or token ids, as OpenAI's API does."""
     service = service_of(request)
     model = service.find_model(body.model)
-    result = await service.embed(request, body.to_request(service.runtime.manifest))
+    try:
+        result = await service.embed(request, body.to_request(service.runtime.manifest))
+    except InputTooLongError as error:
+        raise InputTooLongError(
+            f"{error}; in this API: truncate_prompt_tokens=-1",
+            param=error.param,
+            index=error.index,
+        ) from error
     name = answer_id(request, "embd", body.request_id)
     if body.encoding_format not in ("bytes", "bytes_only"):
         content = encode_json(body, result, answer_id=name, model=model)
