@@ -400,9 +400,10 @@ def _file_problems(manifest: Manifest) -> Iterator[str]:
         if (
             plain.is_absolute()
             or not plain.parts
+            or not name.isprintable()
             or ".." in plain.parts
             or str(plain) != name
-            or any(character in name for character in "\\:\0")
+            or any(character in name for character in "\\:")
         ):
             yield f"file name {name!r} is not a plain path inside the bundle"
         if name == MANIFEST_NAME:
@@ -427,6 +428,8 @@ def _file_problems(manifest: Manifest) -> Iterator[str]:
 def _engine_problems(manifest: Manifest) -> Iterator[str]:
     """Yield engines whose files are unknown or whose limits cannot be."""
     for entry in manifest.engines:
+        if not (entry.backend.isprintable() and entry.producer.isprintable()):
+            yield f"engine {entry.backend!r} of {entry.producer!r} has no printable name"
         if entry.file not in entry.files:
             yield f"engine {entry.backend!r} does not list its own file {entry.file!r}"
         for name in entry.files:

@@ -108,13 +108,13 @@ def _entries(
 ) -> EngineEntry:
     files = draw(some)
     return EngineEntry(
-        backend=draw(TEXT),
+        backend=draw(TEXT.filter(str.isprintable)),
         file=files[-1],
         files=files,
         dialect="packed",
         precision="bf16",
         device=draw(st.sampled_from(["cpu", "cuda"])),
-        producer=draw(TEXT),
+        producer=draw(TEXT.filter(str.isprintable)),
         targets=draw(st.lists(TEXT, max_size=2).map(tuple)),
         max_batch_tokens=draw(st.none() | st.integers(max_tokens, max_tokens + 9)),
         tokens_per_second=draw(st.none() | st.floats(0, 1e9)),
@@ -169,6 +169,8 @@ LIES: dict[str, list[tuple[Any, str]]] = {
     "normalize": [("yes", "normalize")],
     "precision": [("fp4", "fp4")],
     "graphs.0.files": [([], "has no file"), (["graphs/other.onnx"], "unknown file")],
+    "engines.0.backend": [("a\nb", "no printable name")],
+    "engines.0.producer": [("a\x1bb", "no printable name")],
     "engines.0.file": [("model.plan", "does not list its own file")],
     "engines.0.files": [(["graphs/packed.onnx", "model.plan"], "unknown file 'model.plan'")],
     "engines.0.max_batch_tokens": [(63, "takes 63 tokens in one batch, and one input may have 64")],
@@ -179,7 +181,7 @@ LIES: dict[str, list[tuple[Any, str]]] = {
             ({name: {"num_bytes": 1, "sha256": "0" * 64}}, "not a plain path")
             for name in (
                 *("../x", "/etc/passwd", "a/../../x", "a//x", "./x", "", ".", "..", "a/"),
-                *("a\\x", "C:x", "a\0x"),
+                *("a\\x", "C:x", "a\0x", "a\nx"),
             )
         ),
         ({"manifest.json": {"num_bytes": 1, "sha256": "0" * 64}}, "its own hash"),
