@@ -2,7 +2,7 @@
 
 from embed_export.recipes import Recipe, recipes
 
-_COLUMNS = ("model type", "architectures", "pooling without files", "examples")
+_COLUMNS = ("family", "architectures", "pooling without files", "examples")
 
 
 def family_table() -> str:
@@ -18,5 +18,5 @@ def family_table() -> str:
 
 
 def _row(name: str, recipe: Recipe) -> tuple[str, ...]:
-    pooling = recipe.pooling.removesuffix("token")
+    pooling = "by config.json" if recipe.find_pooling else recipe.pooling.removesuffix("token")
     return (name, ", ".join(recipe.architectures), pooling, ", ".join(recipe.examples))

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from embed_export.checkpoint import Checkpoint
 from embed_export.config import ExportConfig
 from embed_export.errors import ExportError, UnsupportedModelError
@@ -63,12 +65,18 @@ def settle(
             f"the pooling module expects tokens of {modules.token_dimensions} values, config.json"
             f" says hidden_size={shape.hidden_size}; one of the two files is another model's"
         )
-    if tokenizer.vocab_size > shape.vocab_size:
+    if tokenizer.num_words > shape.vocab_size:
         raise ExportError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {shape.vocab_size};"
+            f"the tokenizer has {tokenizer.num_words} words, the model only {shape.vocab_size};"
             " one of the two is another model's"
         )
-    pooling = modules.pooling or Pooling(modes=config.pooling or (recipe.pooling,))
+    pooling = modules.pooling
+    if pooling is None:
+        find = recipe.find_pooling
+        default = find(checkpoint.config) if find else recipe.pooling
+        pooling = Pooling(modes=config.pooling or (default,))
+    if not recipe.include_prompt:
+        pooling = msgspec.structs.replace(pooling, include_prompt=False)
     normalize = config.normalize
     if normalize is None:
         normalize = modules.normalize if modules.normalize is not None else True
@@ -79,8 +87,8 @@ def settle(
         normalize=normalize,
         dimensions=_dimensions(checkpoint, shape, pooling),
         max_tokens=_max_tokens(config, files.max_tokens, shape, tokenizer),
-        prompts=checkpoint.prompts,
-        default_prompt=files.default_prompt,
+        prompts=checkpoint.prompts or recipe.prompts,
+        default_prompt=files.default_prompt if checkpoint.prompts else recipe.default_prompt,
         similarity=files.similarity or "cosine",
     )
 

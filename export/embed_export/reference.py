@@ -66,6 +66,7 @@ def run_original(
         ExportError: transformers cannot load the checkpoint, or finds weights missing.
     """
     model = _load(checkpoint, recipe)
+    head = recipe.native_head and recipe.native_head(checkpoint.config, checkpoint.weights)
     vectors: list[_DoubleArray] = []
     max_activation = 0.0
     with torch.inference_mode():
@@ -79,6 +80,8 @@ def run_original(
             largest = max(float(states.abs().max()) for states in outputs.hidden_states)
             max_activation = max(max_activation, largest)
             tokens: _DoubleArray = outputs.last_hidden_state[0].double().numpy()
+            if head is not None:
+                tokens = tokens @ head.astype(np.float64).T
             vectors.append(_finish(tokens, spec))
             advance(index + 1, len(texts))
     return Reference(
@@ -96,9 +99,8 @@ def _load(checkpoint: Checkpoint, recipe: Recipe) -> _Backbone:
     """
     try:
         with quiet_transformers():
-            config = transformers.CONFIG_MAPPING[checkpoint.model_type].from_dict(
-                dict(checkpoint.config)
-            )
+            native = dict(recipe.native_config(checkpoint.config))
+            config = transformers.CONFIG_MAPPING[str(native["model_type"])].from_dict(native)
             model, loading = transformers.AutoModel.from_pretrained(
                 checkpoint.model_folder,
                 config=config,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from embed_export.checkpoint import Checkpoint, open_checkpoint
 from embed_export.config import ExportConfig
+from embed_export.errors import UnsupportedModelError
 from embed_export.model_spec import ModelSpec, settle
 from embed_export.recipes import Recipe, find_recipe
 from embed_export.tokenizer import ResolvedTokenizer, prove_tokenizer, resolve_tokenizer
@@ -42,7 +43,12 @@ def read_source(config: ExportConfig) -> Source:
         hf_overrides=config.hf_overrides,
         pooling=Pooling(modes=config.pooling) if config.pooling else None,
     )
-    recipe = find_recipe(checkpoint.model_type, checkpoint.architecture)
+    recipe = find_recipe(checkpoint.config, checkpoint.architecture)
+    if config.precision not in recipe.precisions:
+        raise UnsupportedModelError(
+            f"{checkpoint.architecture} cannot be exported in {config.precision}, its activations"
+            f" leave that range; use one of --{', --'.join(recipe.precisions)}"
+        )
     tokenizer = resolve_tokenizer(checkpoint)
     prove_tokenizer(tokenizer, checkpoint)
     return Source(

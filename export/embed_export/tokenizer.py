@@ -10,18 +10,22 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from tokenizers import Tokenizer
 from tokenizers.normalizers import Lowercase, Sequence
 
 from embed_export.baking import bake
+from embed_export.checkpoint import CONFIG_NAME as MODEL_CONFIG_NAME
 from embed_export.checkpoint import Checkpoint
 from embed_export.corpus import probe_texts
 from embed_export.errors import ExportError, UnsupportedModelError
 from embed_export.json_object import JsonObject, read_object
 from embed_export.quiet import quiet_transformers
 from embed_export.weight_files import refuse_lfs_pointer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 CONFIG_NAME = "tokenizer_config.json"
 # Any one of these lines is a whole tokenizer.
@@ -60,6 +64,8 @@ class ResolvedTokenizer:
         tokenizer_json: The whole of it, for `Tokenizer.from_str`; it neither cuts nor pads, and it
             lowercases by itself where the checkpoint says so.
         vocab_size: One more than its largest id.
+        num_words: One more than the largest id of a word. Added tokens may lie beyond, with ids
+            that no row of the model belongs to: EmbeddingGemma has one for images.
         pad_token_id: What fills the slots after a short row.
         num_special_tokens: How many it adds to a text.
         max_tokens: Its own limit, special tokens included; None if it has none. The model's
@@ -68,6 +74,7 @@ class ResolvedTokenizer:
 
     tokenizer_json: str
     vocab_size: int
+    num_words: int
     pad_token_id: int
     num_special_tokens: int
     max_tokens: int | None
@@ -118,6 +125,7 @@ def resolve_tokenizer(checkpoint: Checkpoint) -> ResolvedTokenizer:
         return ResolvedTokenizer(
             tokenizer_json=tokenizer_json,
             vocab_size=vocab_size,
+            num_words=max(baked.get_vocab(with_added_tokens=False).values()) + 1,
             pad_token_id=_pad_token_id(checkpoint, original, vocab_size),
             num_special_tokens=baked.num_special_tokens_to_add(is_pair=False),
             max_tokens=limit if 0 < limit < _NO_LIMIT else None,
@@ -200,7 +208,11 @@ def _from_pretrained(folder: Path, ends: dict[str, bool]) -> _HubTokenizer:
         "_HubTokenizer",
         # transformers leaves its types open.
         AutoTokenizer.from_pretrained(  # pyright: ignore[reportUnknownMemberType]
-            str(folder), local_files_only=True, trust_remote_code=False, **ends
+            str(folder),
+            config=_foreign_config(folder),
+            local_files_only=True,
+            trust_remote_code=False,
+            **ends,
         ),
     )
     if not tokenizer.is_fast:
@@ -209,6 +221,22 @@ def _from_pretrained(folder: Path, ends: dict[str, bool]) -> _HubTokenizer:
             " tokenizer.json and cannot be baked"
         )
     return tokenizer
+
+
+def _foreign_config(folder: Path) -> "PreTrainedConfig | None":
+    """Make a config for a model type that transformers does not know; None for those it does.
+
+    It needs one to choose the tokenizer's class, and its own stand-in fails at settings that only
+    a model understands, such as `rope_scaling`.
+    """
+    from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+    settings = read_object(folder / MODEL_CONFIG_NAME, source=MODEL_CONFIG_NAME)
+    if settings.find("model_type", str) in CONFIG_MAPPING:
+        return None
+    kept = {key: settings[key] for key in ("model_type", "tokenizer_class") if key in settings}
+    # transformers leaves its types open.
+    return PreTrainedConfig.from_dict(kept)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _missing_ends(tokenizer: _HubTokenizer, folder: Path) -> tuple[bool, bool]:

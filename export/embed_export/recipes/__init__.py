@@ -2,8 +2,8 @@
 
 import pkgutil
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -14,6 +14,7 @@ from embed_export.json_object import JsonObject
 from embed_export.layers import Activation
 from embed_export.weights import Weights
 from embed_runtime.manifest import PoolingMode, Positions
+from embed_runtime.types import FloatArray, Precision
 
 # transformers' names (activations.py, ACT2FN) for the functions `layers.activate` knows.
 _ACTIVATIONS: dict[str, Activation] = {
@@ -43,6 +44,10 @@ class Shape:
     positions: Positions
 
 
+def _as_published(config: JsonObject) -> dict[str, object]:
+    return dict(config)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What is special about one architecture; a cousin is this with a few fields replaced.
@@ -52,18 +57,37 @@ class Recipe:
         examples: Published models, for people.
         shape: Reads the sizes; raises ExportError for settings the recipe cannot do.
         backbone: Writes the layers; returns the last hidden state, a token tensor.
+        model_type: What config.json calls it; None where that is the name of the recipe's file.
+        matches: Tells from config.json whether this recipe is the one, ahead of another for the
+            same type and architecture; None for the one that takes the rest.
         pooling: What to do where no Sentence-Transformers files say it.
+        find_pooling: Reads it from config.json, instead of `pooling`.
+        include_prompt: Whether the tokens of a prompt are pooled with the others.
+        prompts: Texts to put in front, by name, where no file says it.
+        default_prompt: Name of the one used when the caller names none.
         prefixes: What published names may start with, before the names `backbone` uses.
         unused: Patterns of weights that an embedding never needs.
+        precisions: What such a model can be exported in.
+        native_config: Turns config.json into that of transformers' own class for this model.
+        native_head: Gives the [D, H] matrix which that class lacks, applied to each token.
     """
 
     architectures: tuple[str, ...]
     examples: tuple[str, ...]
     shape: Callable[[JsonObject], Shape]
     backbone: Callable[[Graph, JsonObject, Weights], Value]
+    model_type: str | None = None
+    matches: Callable[[JsonObject], bool] | None = None
     pooling: PoolingMode = "cls"
+    find_pooling: Callable[[JsonObject], PoolingMode] | None = None
+    include_prompt: bool = True
+    prompts: Mapping[str, str] = field(default_factory=dict[str, str])
+    default_prompt: str | None = None
     prefixes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+    native_config: Callable[[JsonObject], Mapping[str, object]] = _as_published
+    native_head: Callable[[JsonObject, Weights], FloatArray] | None = None
 
     def allows_unused(self, name: str) -> bool:
         """Tell whether a weight may stay unread."""
@@ -109,7 +133,7 @@ def head_size(config: JsonObject, *, width: str, heads: str) -> int:
 
 @cache
 def recipes() -> dict[str, Recipe]:
-    """Return every recipe under the model_type it is for."""
+    """Return every recipe under the name of its file, with `-` for `_`."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     found: dict[str, Recipe] = {}
     for name in names:
@@ -119,25 +143,41 @@ def recipes() -> dict[str, Recipe]:
     return found
 
 
-def find_recipe(model_type: str, architecture: str) -> Recipe:
+def find_recipe(config: JsonObject, architecture: str) -> Recipe:
     """Find the recipe for a checkpoint.
+
+    Args:
+        config: Its config.json.
+        architecture: The architecture that names.
 
     Raises:
         UnsupportedModelError: Nobody wrote one; the message lists the nearest.
     """
-    known = recipes()
-    recipe = known.get(model_type.replace("_", "-"))
-    if recipe is not None and architecture in recipe.architectures:
-        return recipe
-    if recipe is not None:
-        allowed = ", ".join(recipe.architectures)
+    model_type = config.require("model_type", str)
+    by_type: dict[str, list[Recipe]] = {}
+    for name, recipe in recipes().items():
+        by_type.setdefault(_normal(recipe.model_type or name), []).append(recipe)
+    kin = by_type.get(_normal(model_type), [])
+    fitting = [
+        recipe
+        for recipe in kin
+        if architecture in recipe.architectures and (not recipe.matches or recipe.matches(config))
+    ]
+    if fitting:
+        return min(fitting, key=lambda recipe: recipe.matches is None)
+    if kin:
+        allowed = [name for recipe in kin for name in recipe.architectures]
         raise UnsupportedModelError(
             f"architecture {architecture!r} is not one of model type {model_type!r} that can be"
-            f" exported ({allowed}); if its backbone is the same, name one of them:"
-            f""" --hf-overrides '{{"architectures": ["{recipe.architectures[0]}"]}}'"""
+            f" exported ({', '.join(allowed)}); if its backbone is the same, name one of them:"
+            f""" --hf-overrides '{{"architectures": ["{allowed[0]}"]}}'"""
         )
-    nearest = get_close_matches(model_type, known, n=3, cutoff=0.3) or sorted(known)
+    nearest = get_close_matches(_normal(model_type), by_type, n=3, cutoff=0.3) or sorted(by_type)
     raise UnsupportedModelError(
         f"no recipe for model type {model_type!r} ({architecture}); the nearest are"
         f" {', '.join(nearest)}; see CONTRIBUTING.md, adding an architecture"
     )
+
+
+def _normal(model_type: str) -> str:
+    return model_type.replace("_", "-")
