@@ -211,6 +211,14 @@ class Graph:
         """Convert a value to another precision."""
         return self.op("Cast", [value], {"to": _ONNX_TYPES[dtype]})
 
+    def widen(self, value: Value) -> Value:
+        """Convert a value of the compute precision to float32."""
+        return value if self.compute == "fp32" else self.cast(value, "fp32")
+
+    def narrow(self, value: Value) -> Value:
+        """Convert a float32 value to the compute precision."""
+        return value if self.compute == "fp32" else self.cast(value, self.compute)
+
     # Weights.
 
     def vector(self, name: str, make: MakeArray) -> Value:
@@ -330,9 +338,7 @@ class Graph:
     def _mask_bias(self) -> Value:
         hidden = self.op("Sub", [self.mask, self.number(1.0, "fp32")])
         bias = self.op("Mul", [hidden, self.number(-MASKED_SCORE, "fp32")])
-        if self.compute != "fp32":
-            bias = self.cast(bias, self.compute)
-        return self.op("Unsqueeze", [bias, self.integers([1, 2])])
+        return self.op("Unsqueeze", [self.narrow(bias), self.integers([1, 2])])
 
     def _padded_positions(self) -> Value:
         counted = self._input("attention_mask", TensorProto.INT64, ["B", "S"])

@@ -184,13 +184,12 @@ def layer_norm(graph: Graph, values: Value, norm: Norm) -> Value:
 
 def rms_norm(graph: Graph, values: Value, norm: RmsNorm) -> Value:
     """Divide the last axis by its root mean square, in float32 in every precision."""
-    wide = values if graph.compute == "fp32" else graph.cast(values, "fp32")
+    wide = graph.widen(values)
     squares = graph.op("Pow", [wide, graph.number(2.0, "fp32")])
     mean = graph.op("ReduceMean", [squares, graph.integers([-1])])
     root = graph.op("Sqrt", [graph.op("Add", [mean, graph.number(norm.epsilon, "fp32")])])
     weight = graph.stored(f"{norm.name}.weight", "fp32", norm.weight)
-    normed = graph.op("Mul", [graph.op("Div", [wide, root]), weight])
-    return normed if graph.compute == "fp32" else graph.cast(normed, graph.compute)
+    return graph.narrow(graph.op("Mul", [graph.op("Div", [wide, root]), weight]))
 
 
 def activate(graph: Graph, values: Value, activation: Activation) -> Value:

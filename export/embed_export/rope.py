@@ -60,7 +60,6 @@ def _rows(graph: Graph, rope: Rope, kind: Literal["cos", "sin"]) -> Value:
     def rows() -> Value:
         stored = graph.stored(f"{rope.name}.{kind}", "fp32", table)
         found = graph.op("Gather", [stored, graph.position_ids])
-        found = graph.op("Unsqueeze", [found, graph.integers([-2])])
-        return found if graph.compute == "fp32" else graph.cast(found, graph.compute)
+        return graph.narrow(graph.op("Unsqueeze", [found, graph.integers([-2])]))
 
     return graph.once(f"{rope.name}.{kind} of tokens", rows)

@@ -22,7 +22,10 @@ from embed_runtime.types import FloatArray, Precision
 MakeCheckpoint = Callable[..., Path]
 
 # Recipes with tiny checkpoints of their own elsewhere: tests/recipes.
-ELSEWHERE: set[str] = set()
+ELSEWHERE = {
+    *("gemma2", "gemma3-text", "gritlm", "llama", "llama-bidirec", "mistral"),
+    *("qwen2", "qwen3", "voyage-qwen3"),
+}
 
 TEXTS = [
     "a",

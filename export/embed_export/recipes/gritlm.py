@@ -1,0 +1,30 @@
+"""GritLM in embedding mode: Mistral that looks both ways, pooled without the prompt.
+
+A prompt ends in the line `<|embed|>`; with an instruction, the lines `<|user|>` and the instruction
+stand before it. GritLM's own repository says MistralForCausalLM: --hf-overrides can tell.
+"""
+
+from dataclasses import replace
+
+from embed_export.decoder_config import both_ways, decoder_recipe, read_decoder
+from embed_export.json_object import JsonObject
+
+
+def _embedding_mode(config: JsonObject) -> JsonObject:
+    """Drop the window, which is for writing text."""
+    return JsonObject({**both_ways(config), "sliding_window": None}, source=config.source)
+
+
+RECIPE = replace(
+    decoder_recipe(
+        read_decoder,
+        architectures=("GritLM",),
+        examples=("parasail-ai/GritLM-7B-vllm",),
+        complete=_embedding_mode,
+    ),
+    model_type="mistral",
+    pooling="mean",
+    include_prompt=False,
+    prompts={"document": "<|embed|>\n"},
+    default_prompt="document",
+)
