@@ -31,11 +31,14 @@ from embed_runtime.manifest import (
 )
 from embed_runtime.types import Precision
 
-# The one tolerance table, strictest first. Cosines: what retrieval quality allows (fp32 and 16 bit
-# leave rankings as they are; int8 is asked for). Vectors that agree to a cosine c may be sqrt(2-2c)
-# apart, so their lengths may differ by as much. Activations: fp16 ends at 65,504, and sums in
-# attention and feed-forward layers come to a few times the largest value seen. Batch differences:
-# measured with all-MiniLM-L6-v2 on an AVX-512 CPU, alone against among others, as stated.
+# The one tolerance table, strictest first.
+# Cosines: fp32 and 16 bit leave rankings as they are; int8 is opt-in. Vectors whose cosine is c may
+# lie sqrt(2 - 2c) apart, so their lengths may differ by as much.
+# Batch differences: measured alone against among others with all-MiniLM-L6-v2 on an AVX-512 CPU:
+# fp32 2.5e-7 (ONNX Runtime 1.32 and OpenVINO 2026.4), bf16 6.7e-4 (OpenVINO), int8 6e-8 (ONNX
+# Runtime, a scale for each token). Limits leave room for deeper models; fp16 rounds 8 times finer
+# than bf16.
+# Activations: fp16 ends at 65,504; sums inside a layer reach a few times the largest value seen.
 TOLERANCES: dict[Precision, Limits] = {
     "fp32": Limits(
         cosine_min=0.99999,
@@ -48,21 +51,21 @@ TOLERANCES: dict[Precision, Limits] = {
         cosine_min=0.999,
         cosine_mean=None,
         max_norm_error=0.045,
-        batch_difference=1e-2,
+        batch_difference=5e-3,
         max_activation=None,
     ),
     "fp16": Limits(
         cosine_min=0.999,
         cosine_mean=None,
         max_norm_error=0.045,
-        batch_difference=2e-3,
+        batch_difference=1e-3,
         max_activation=2e4,
     ),
     "int8": Limits(
         cosine_min=0.99,
         cosine_mean=0.995,
         max_norm_error=0.14,
-        batch_difference=5e-2,
+        batch_difference=5e-3,
         max_activation=None,
     ),
 }
