@@ -15,7 +15,7 @@ def num_usable_cores(root: Path = Path("/")) -> int:
         root: Where `/sys` and `/proc` are.
     """
     cores = {_siblings(root, cpu) for cpu in os.sched_getaffinity(0)}
-    return max(1, min(len(cores), *_quotas(root)))
+    return max(1, min([len(cores), *_quotas(root)]))
 
 
 def _siblings(root: Path, cpu: int) -> str:
@@ -30,7 +30,6 @@ def _quotas(root: Path) -> Iterator[int]:
     The format is cgroup v2's: "0::/path" in `/proc/self/cgroup`, "quota period" or "max period" in
     `cpu.max`.
     """
-    yield len(os.sched_getaffinity(0))
     top = root / "sys/fs/cgroup"
     own = _read(root / "proc/self/cgroup").rpartition("0::/")[2]
     for group in (top / own, *(top / own).parents):

@@ -109,9 +109,17 @@ def _load(spec: LoadSpec) -> Engine:
                 _TYPES[precision] if _supports(library, precision) else "f32"
             ),
         }
-        compiled = library.Core().compile_model(str(path), _DEVICE, settings)
-    except (MissingLibraryError, RuntimeError) as error:
-        raise BundleError(f"{path}: openvino cannot load it: {one_line(error)}") from error
+    except MissingLibraryError as error:
+        raise BundleError(f"{path}: {error}") from error
+    try:
+        # Left to itself, the library offers the file to the parser of every format it knows.
+        parser = library.frontend.FrontEndManager().load_by_framework("onnx")
+        graph = parser.convert(parser.load(str(path)))
+        compiled = library.Core().compile_model(graph, _DEVICE, settings)
+    except _errors(library) as error:
+        raise BundleError(
+            f"{path}: {_producer(library)} cannot load it: {one_line(error)}"
+        ) from error
     check_signature(
         spec,
         inputs=[port.get_any_name() for port in compiled.inputs],
@@ -135,6 +143,14 @@ def _supports(library: ModuleType, precision: Precision) -> bool:
         return precision in _TYPES
     capabilities = library.Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
     return _CAPABILITIES[precision] in capabilities
+
+
+def _errors(library: ModuleType) -> tuple[type[Exception], ...]:
+    """Collect what loading raises: the parser's own exceptions have no common base."""
+    own: ModuleType = library.frontend
+    members = vars(own).values()
+    classes = [one for one in members if isinstance(one, type) and issubclass(one, Exception)]
+    return (RuntimeError, *classes)
 
 
 def _width(port: Any) -> int:

@@ -1,0 +1,140 @@
+"""Batches to graph inputs: the vectorized functions against the definition, row by row."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embed_runtime.dialects import packed_input_names, packed_inputs, padded_inputs
+from embed_runtime.manifest import (
+    Dimensions,
+    Manifest,
+    Model,
+    Pooling,
+    Positions,
+    TokenizerSpec,
+)
+from embed_runtime.types import Batch
+
+PAD = 1
+Arrays = dict[str, npt.NDArray[Any]]
+# (ids, how many of them are skipped in pooling) for each row.
+Rows = list[tuple[list[int], int]]
+
+
+def make_manifest(positions: Positions, *, include_prompt: bool) -> Manifest:
+    return Manifest(
+        schema_version=1,
+        model=Model(id="a", architecture="b", model_type="c"),
+        precision="fp32",
+        pooling=Pooling(modes=("mean",), include_prompt=include_prompt),
+        normalize=True,
+        dimensions=Dimensions(native=4),
+        max_tokens=64,
+        hidden_size=4,
+        num_layers=1,
+        tokenizer=TokenizerSpec(vocab_size=9, pad_token_id=PAD),
+        positions=positions,
+        outputs=("embedding",),
+        graphs=(),
+        engines=(),
+        versions={},
+        files={},
+    )
+
+
+def make_batch(rows: Rows) -> Batch:
+    return Batch(
+        input_ids=np.array([one for ids, _ in rows for one in ids], np.int32),
+        cu_seqlens=np.cumsum([0, *(len(ids) for ids, _ in rows)]).astype(np.int32),
+        num_skipped=np.array([skipped for _, skipped in rows], np.int32),
+    )
+
+
+def packed_by_hand(rows: Rows, manifest: Manifest) -> Arrays:
+    num_rows, longest = len(rows), max(len(ids) for ids, _ in rows)
+    input_ids: list[int] = []
+    position_ids: list[int] = []
+    unpad_index: list[int] = []
+    pad_index = np.zeros((num_rows, longest), np.int64)
+    attention_mask = np.zeros((num_rows, longest), np.float32)
+    pool_mask = np.zeros((num_rows, longest), np.float32)
+    for row, (ids, num_skipped) in enumerate(rows):
+        next_position = manifest.positions.offset
+        for slot, token in enumerate(ids):
+            pad_index[row, slot] = len(input_ids)
+            attention_mask[row, slot] = 1
+            pool_mask[row, slot] = slot >= num_skipped
+            unpad_index.append(row * longest + slot)
+            input_ids.append(token)
+            if token == manifest.positions.skip_id:
+                position_ids.append(manifest.positions.offset - 1)
+            else:
+                position_ids.append(next_position)
+                next_position += 1
+    arrays: Arrays = {
+        "input_ids": np.array(input_ids, np.int64),
+        "position_ids": np.array(position_ids, np.int64),
+        "pad_index": pad_index,
+        "unpad_index": np.array(unpad_index, np.int64),
+        "attention_mask": attention_mask,
+    }
+    return arrays if manifest.pooling.include_prompt else {**arrays, "pool_mask": pool_mask}
+
+
+def padded_by_hand(rows: Rows, manifest: Manifest) -> Arrays:
+    packed = packed_by_hand(rows, manifest)
+    input_ids = np.full(packed["pad_index"].shape, PAD, np.int64)
+    for row, (ids, _) in enumerate(rows):
+        input_ids[row, : len(ids)] = ids
+    arrays: Arrays = {
+        "input_ids": input_ids,
+        "attention_mask": packed["attention_mask"].astype(np.int64),
+    }
+    return (
+        arrays if manifest.pooling.include_prompt else {**arrays, "pool_mask": packed["pool_mask"]}
+    )
+
+
+def check_same(made: Arrays, expected: Arrays) -> None:
+    assert made.keys() == expected.keys()
+    for name, array in expected.items():
+        assert made[name].dtype == array.dtype, name
+        np.testing.assert_array_equal(made[name], array, err_msg=name)
+
+
+one_row = st.lists(st.integers(0, 8), min_size=1, max_size=12).flatmap(
+    lambda ids: st.tuples(st.just(ids), st.integers(0, len(ids) - 1))
+)
+some_positions = st.sampled_from(
+    [Positions(), Positions(offset=2), Positions(offset=PAD + 1, skip_id=PAD)]
+)
+
+
+@given(
+    rows=st.lists(one_row, min_size=1, max_size=8), positions=some_positions, prompt=st.booleans()
+)
+def test_inputs_equal_those_made_by_hand(rows: Rows, positions: Positions, prompt: bool) -> None:
+    manifest = make_manifest(positions, include_prompt=prompt)
+    batch = make_batch(rows)
+    packed = dict(packed_inputs(batch, manifest))
+    check_same(packed, packed_by_hand(rows, manifest))
+    check_same(dict(padded_inputs(batch, manifest)), padded_by_hand(rows, manifest))
+    assert packed.keys() == packed_input_names(manifest)
+
+
+def test_a_padding_token_spelled_out_in_a_text_takes_no_position() -> None:
+    """RoBERTa's rule (transformers, `create_position_ids_from_input_ids`), on a known example."""
+    manifest = make_manifest(Positions(offset=PAD + 1, skip_id=PAD), include_prompt=True)
+    made = packed_inputs(make_batch([([0, 5, PAD, PAD, 6], 0), ([PAD, 7], 0)]), manifest)
+    assert made["position_ids"].tolist() == [2, 3, 1, 1, 4, 1, 2]
+
+
+def test_the_batch_is_not_written_to() -> None:
+    batch = make_batch([([3, 4], 0), ([5], 0)])
+    batch.input_ids.flags.writeable = False
+    made = packed_inputs(batch, make_manifest(Positions(), include_prompt=True))
+    made["input_ids"][:] = 0
+    assert batch.input_ids.tolist() == [3, 4, 5]
