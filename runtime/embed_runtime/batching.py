@@ -36,12 +36,12 @@ class Limits:
 
     @classmethod
     def for_model(cls, *, max_tokens: int, hidden_size: int) -> "Limits":
-        """Let attention's padding cost an eighth of the matrix products of a full batch.
+        """Let padding in attention cost a sixteenth of the matrix products of a full batch.
 
         Per layer, with H the hidden size, a token costs 24 H^2 operations in matrix products (of a
         transformer whose feed-forward size is 4 H), and a squared token 4 H in attention.
         """
-        return cls(max_tokens=max_tokens, max_padding=max_tokens * hidden_size * 6 // 8)
+        return cls(max_tokens=max_tokens, max_padding=max_tokens * hidden_size * 6 // 16)
 
 
 class Row(Generic[T]):

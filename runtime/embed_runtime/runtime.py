@@ -1,6 +1,8 @@
 """`Runtime`: a bundle, opened; texts in, vectors out."""
 
 import asyncio
+import atexit
+import threading
 import weakref
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -82,8 +84,10 @@ class Runtime:
         self._tokenizer_threads = ThreadPoolExecutor(
             config.num_tokenizer_threads, thread_name_prefix="embed-tokenizer"
         )
-        # A runtime that nobody closes stops when it is collected, or with the process.
-        self._finalizer = weakref.finalize(self, self._scheduler.close, drain=False)
+        # A runtime that nobody closes ends when it is collected, or with the process.
+        atexit.register(self._scheduler.close, drain=False)
+        self._finalizer = weakref.finalize(self, _close_elsewhere, self._scheduler)
+        self._finalizer.atexit = False
 
     def embed(
         self,
@@ -302,6 +306,7 @@ class Runtime:
         self._scheduler.close(drain=drain)
         self._tokenizer_threads.shutdown()
         self._finalizer.detach()
+        atexit.unregister(self._scheduler.close)
 
     def __enter__(self) -> Self:
         return self
@@ -370,6 +375,16 @@ class Runtime:
             window_tokens=_WINDOW_BATCHES * self._max_batch_tokens,
             max_tokens=self.manifest.max_tokens,
         )
+
+
+def _close_elsewhere(scheduler: Scheduler) -> None:
+    """Finish what was accepted, in a thread: garbage is collected anywhere, even under a lock."""
+
+    def close() -> None:
+        scheduler.close()
+        atexit.unregister(scheduler.close)
+
+    threading.Thread(target=close, name="embed-closing", daemon=True).start()
 
 
 def _count(texts: Iterable[TextOrIds]) -> int | None:

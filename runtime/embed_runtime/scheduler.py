@@ -138,6 +138,9 @@ class Scheduler:
             drain: Whether jobs that were accepted are finished; otherwise all that are open get a
                 ClosedError. The batch in the engine runs to its end either way.
         """
+        # A forked process has the lock, but not the thread that may hold it.
+        if not any(thread.is_alive() for thread in self._threads):
+            return
         self._shut(ClosedError("the runtime is closed"), drop=not drain)
         for thread in self._threads:
             if thread is not threading.current_thread():

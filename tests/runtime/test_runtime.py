@@ -457,16 +457,21 @@ class TestLife:
         assert isinstance(left.exception(SECONDS), KeyError)
         leaving.shutdown()
 
-    def test_collected(self, dummy_bundle: MakeBundle) -> None:
-        before = threading.active_count()
+    def test_collected(self, dummy_bundle: MakeBundle, gate: Gate) -> None:
         runtime = Runtime(dummy_bundle())
-        runtime.embed("a")
-        assert threading.active_count() > before
+        gate.shut()
+        jobs = [runtime.submit(EmbedRequest(inputs=[text])) for text in TEXTS[:9]]
+        threads = [one for one in threading.enumerate() if one.name.startswith("embed-")]
         dead = weakref.ref(runtime)
         del runtime
         gc.collect()
         assert dead() is None
-        assert threading.active_count() == before
+        gate.opened.set()
+        # What was accepted is finished.
+        assert all(job.result(SECONDS) for job in jobs)
+        for thread in threads:
+            thread.join(SECONDS)
+            assert not thread.is_alive()
 
     def test_engine_errors_arrive(
         self, dummy_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
