@@ -74,6 +74,25 @@ def require_space(folder: Path, num_bytes: int) -> None:
         )
 
 
+def check_output(output: Path) -> None:
+    """Check that a bundle may go there: to nothing yet, an empty folder, or an older bundle.
+
+    Raises:
+        ExportError: Something else is there; the message says what, and what to do.
+    """
+    output = Path(os.path.realpath(output))
+    with _write_errors_named(output):
+        if not output.exists():
+            return
+        remedy = "choose another place with -o, or remove it yourself"
+        if not output.is_dir():
+            raise ExportError(f"{output} is a file, and a bundle is a folder; {remedy}")
+        if output.is_mount():
+            raise ExportError(f"{output} is a mount point and stays; name a folder in it with -o")
+        if any(output.iterdir()) and not _is_bundle(output):
+            raise ExportError(f"{output} exists and is not a bundle, so it is left alone; {remedy}")
+
+
 @contextmanager
 def bundle_folder(output: Path, *, num_bytes: int = 0) -> Generator[Path, None, None]:
     """Give a temporary folder that becomes the bundle when the block ends without an error.
@@ -94,8 +113,7 @@ def bundle_folder(output: Path, *, num_bytes: int = 0) -> Generator[Path, None, 
             too small or filled up, or the place cannot be written to.
     """
     output = Path(os.path.realpath(output))
-    with _write_errors_named(output):
-        _check_replaceable(output)
+    check_output(output)
     partial = output.with_name(f".{output.name}.partial")
     with stop_signals_raise(), _parent_folders(output), _lock(output):
         try:
@@ -119,18 +137,6 @@ def bundle_folder(output: Path, *, num_bytes: int = 0) -> Generator[Path, None, 
         finally:
             with stop_signals_wait():
                 shutil.rmtree(partial, ignore_errors=True)
-
-
-def _check_replaceable(output: Path) -> None:
-    if not output.exists():
-        return
-    remedy = "choose another place with -o, or remove it yourself"
-    if not output.is_dir():
-        raise ExportError(f"{output} is a file, and a bundle is a folder; {remedy}")
-    if output.is_mount():
-        raise ExportError(f"{output} is a mount point and cannot be replaced; name a folder in it")
-    if any(output.iterdir()) and not _is_bundle(output):
-        raise ExportError(f"{output} exists and is not a bundle, so it is left alone; {remedy}")
 
 
 def _is_bundle(folder: Path) -> bool:
@@ -198,7 +204,7 @@ def _clear_leftovers(output: Path, partial: Path) -> None:
 
 def _move_into_place(partial: Path, output: Path) -> None:
     # Hours may have passed since the first look.
-    _check_replaceable(output)
+    check_output(output)
     previous = _previous(output)
     with stop_signals_wait():
         if output.exists():

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from embed_export.build import build_engine
-from embed_export.bundle import bundle_folder, default_output, describe_files
+from embed_export.bundle import bundle_folder, check_output, default_output, describe_files
 from embed_export.config import ExportConfig
 from embed_export.corpus import probe_texts
 from embed_export.dialects import graph_name, write_graphs
@@ -49,6 +49,7 @@ def export_bundle(config: ExportConfig, steps: Steps | None = None) -> tuple[Pat
     """
     steps = steps or QuietSteps()
     output = config.output or default_output(config.model)
+    check_output(output)
     backends = _choose_backends(config, steps)
     with steps.step(f"Reading {config.model}"):
         source = read_source(config)
