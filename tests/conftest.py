@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -26,6 +26,7 @@ from embed_runtime.manifest import (
     fingerprint,
     write_manifest,
 )
+from embed_runtime.types import FloatArray
 
 WORDS = """a the of to and in is it you that he was for on are with as his they be at one have
 this from or had by hot but some what there we can out other were all your when up use word how
@@ -114,3 +115,18 @@ def dummy_bundle(tmp_path: Path, dummy_tokenizer: Tokenizer) -> Callable[..., Pa
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def load_original() -> Callable[[Path], Callable[..., FloatArray]]:
+    """Loads a checkpoint with Sentence-Transformers; gives its `encode`."""
+
+    def load(checkpoint: Path) -> Callable[..., FloatArray]:
+        from sentence_transformers import SentenceTransformer
+
+        model = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
+        # Its overloads name types that the library leaves open.
+        encode = model.encode  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        return cast("Callable[..., FloatArray]", encode)
+
+    return load

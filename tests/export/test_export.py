@@ -20,9 +20,7 @@ def no_long_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "_PASS_SECONDS", 0.01)
 
 
-def refused(
-    capsys: pytest.CaptureFixture[str], checkpoint: Path, output: Path, *flags: str
-) -> str:
+def refused(capsys: pytest.CaptureFixture[str], checkpoint: Path, output: Path, *flags: str) -> str:
     """Run an export that must fail; returns its one line."""
     before = sorted(output.parent.iterdir())
     code = main([str(checkpoint), "-o", str(output), "--engine", "onnxruntime", *flags])

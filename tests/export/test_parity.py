@@ -1,14 +1,13 @@
 """Bundles against the original: every recipe, every pooling mode, every precision, any company."""
 
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import pytest
-from sentence_transformers import SentenceTransformer
 
 from embed_export import measure
 from embed_export.config import ExportConfig
@@ -20,6 +19,8 @@ from embed_runtime.manifest import PoolingMode
 from embed_runtime.types import FloatArray, Precision
 
 MakeCheckpoint = Callable[..., Path]
+Encode = Callable[..., FloatArray]
+LoadOriginal = Callable[[Path], Encode]
 
 # Recipes with tiny checkpoints of their own elsewhere: tests/recipes.
 ELSEWHERE = {
@@ -66,12 +67,6 @@ def cosines(vectors: FloatArray, others: FloatArray) -> npt.NDArray[np.float64]:
     return result
 
 
-def original(checkpoint: Path, texts: list[str]) -> FloatArray:
-    model = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
-    vectors: FloatArray = model.encode(texts, batch_size=1)
-    return vectors
-
-
 @pytest.fixture(scope="module", params=sorted(recipes().keys() - ELSEWHERE))
 def pair(
     request: pytest.FixtureRequest, make_checkpoint: MakeCheckpoint, export: Callable[..., Path]
@@ -81,11 +76,13 @@ def pair(
     return checkpoint, export(checkpoint)
 
 
-def test_every_family_gives_the_originals_vectors(pair: tuple[Path, Path]) -> None:
+def test_every_family_gives_the_originals_vectors(
+    pair: tuple[Path, Path], load_original: LoadOriginal
+) -> None:
     checkpoint, bundle = pair
     with Runtime(bundle) as runtime:
         vectors = runtime.embed(TEXTS)
-    expected = original(checkpoint, TEXTS)
+    expected = load_original(checkpoint)(TEXTS, batch_size=1)
     assert cosines(vectors, expected).min() >= TOLERANCES["fp32"].cosine_min
     assert np.abs(vectors - expected).max() < 1e-5
 
@@ -102,6 +99,7 @@ def test_company_and_order_change_nothing(pair: tuple[Path, Path]) -> None:
 
 def test_both_dialects_agree_whatever_the_padding(pair: tuple[Path, Path]) -> None:
     _, bundle = pair
+    onnxruntime: Any = import_module("onnxruntime")
     padded = onnxruntime.InferenceSession(bundle / "graphs" / "padded.onnx")
     random = np.random.default_rng(0)
     with Runtime(bundle) as runtime:
@@ -131,17 +129,20 @@ def test_both_dialects_agree_whatever_the_padding(pair: tuple[Path, Path]) -> No
     ids="+".join,
 )
 def test_every_pooling_mode(
-    make_checkpoint: MakeCheckpoint, export: Callable[..., Path], modes: list[PoolingMode]
+    make_checkpoint: MakeCheckpoint,
+    export: Callable[..., Path],
+    modes: list[PoolingMode],
+    load_original: LoadOriginal,
 ) -> None:
     checkpoint = make_checkpoint("bert", pooling=modes)
     with Runtime(export(checkpoint)) as runtime:
         vectors = runtime.embed(TEXTS)
-    expected = original(checkpoint, TEXTS)
+    expected = load_original(checkpoint)(TEXTS, batch_size=1)
     assert np.abs(vectors - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_heads_prompts_limits_and_lowercasing_come_along(
-    make_checkpoint: MakeCheckpoint, export: Callable[..., Path]
+    make_checkpoint: MakeCheckpoint, export: Callable[..., Path], load_original: LoadOriginal
 ) -> None:
     checkpoint = make_checkpoint(
         "bert",
@@ -155,40 +156,43 @@ def test_heads_prompts_limits_and_lowercasing_come_along(
         module_names="new",
     )
     texts = [*TEXTS, "SHOUTED WORDS"]
-    model = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
+    encode = load_original(checkpoint)
     with Runtime(export(checkpoint)) as runtime:
         assert runtime.manifest.max_tokens == 12
         assert runtime.manifest.dimensions.native == 16
         for name in ("query", "passage"):
-            expected = model.encode(texts, prompt_name=name, batch_size=1)
+            expected = encode(texts, prompt_name=name, batch_size=1)
             assert np.abs(runtime.embed(texts, prompt_name=name) - expected).max() < 1e-5
-        by_default = model.encode(texts, batch_size=1)
+        by_default = encode(texts, batch_size=1)
         assert np.abs(runtime.embed(texts) - by_default).max() < 1e-5
 
 
 def test_prompts_left_out_of_pooling(
-    make_checkpoint: MakeCheckpoint, export: Callable[..., Path]
+    make_checkpoint: MakeCheckpoint, export: Callable[..., Path], load_original: LoadOriginal
 ) -> None:
     checkpoint = make_checkpoint(
         "bert", pooling=["mean", "cls"], include_prompt=False, prompts={"query": "query: how "}
     )
-    model = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
+    encode = load_original(checkpoint)
     with Runtime(export(checkpoint)) as runtime:
         for prompt_name in ("query", None):
-            expected = model.encode(TEXTS, prompt_name=prompt_name, batch_size=1)
+            expected = encode(TEXTS, prompt_name=prompt_name, batch_size=1)
             vectors = runtime.embed(TEXTS, prompt_name=prompt_name)
             assert np.abs(vectors - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_half_precision_stays_within_its_limits(
-    make_checkpoint: MakeCheckpoint, export: Callable[..., Path], precision: Precision
+    make_checkpoint: MakeCheckpoint,
+    export: Callable[..., Path],
+    precision: Precision,
+    load_original: LoadOriginal,
 ) -> None:
     checkpoint = make_checkpoint("bert", pooling=["mean"], normalize=True)
     bundle = export(checkpoint, precision=precision)
     with Runtime(bundle) as runtime:
         vectors = runtime.embed(TEXTS)
-    found = cosines(vectors, original(checkpoint, TEXTS))
+    found = cosines(vectors, load_original(checkpoint)(TEXTS, batch_size=1))
     assert found.min() >= TOLERANCES[precision].cosine_min
     assert found.min() < 1 - 1e-9, "weights were not rounded at all"
     assert (bundle / "graphs" / f"packed-{precision}.onnx").is_file()
@@ -204,9 +208,9 @@ def test_without_sentence_transformers_files_the_architecture_decides(
 
 
 def test_the_users_pooling_wins(
-    make_checkpoint: MakeCheckpoint, export: Callable[..., Path]
+    make_checkpoint: MakeCheckpoint, export: Callable[..., Path], load_original: LoadOriginal
 ) -> None:
     cls = make_checkpoint("bert", pooling=["cls"], normalize=True)
     mean = make_checkpoint("bert", pooling=["mean"], normalize=True)
     with Runtime(export(cls, pooling=("mean",))) as runtime:
-        assert np.abs(runtime.embed(TEXTS) - original(mean, TEXTS)).max() < 1e-5
+        assert np.abs(runtime.embed(TEXTS) - load_original(mean)(TEXTS, batch_size=1)).max() < 1e-5
