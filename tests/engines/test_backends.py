@@ -3,10 +3,11 @@
 import subprocess
 import sys
 from importlib import import_module
+from types import ModuleType
 
 import pytest
 
-from embed_runtime.engines import backend_names, get_backend
+from embed_runtime.engines import Availability, backend_names, get_backend
 from embed_runtime.engines._library import MAX_MESSAGE_CHARS, one_line
 from embed_runtime.errors import BundleError
 from embed_runtime.manifest import Dialect
@@ -33,7 +34,7 @@ def test_an_unknown_name_is_looked_up_and_never_imported(name: str) -> None:
 
 def test_importing_the_registry_loads_no_engine_library() -> None:
     code = (
-        "import sys; from embed_runtime.engines import backend_names, get_backend;"
+        "import sys; from embed_runtime.engines import Availability, backend_names, get_backend;"
         "[get_backend(name) for name in backend_names()];"
         "print([one for one in sys.modules if one.partition('.')[0] in"
         " ('onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx', 'tensorrt_rtx_bindings')])"
@@ -129,6 +130,40 @@ def test_openvino_computes_in_16_bits_where_the_cpu_does(
     monkeypatch.setattr(import_module("openvino"), "Core", Core)
     precision = get_backend("openvino").precision
     assert (precision("fp16"), precision("bf16"), precision("fp32")) == (fp16, bf16, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "can_build"),
+    [
+        ("tensorrt_rtx", "tensorrt_rtx has no kernels for compute capability 9.0", True),
+        ("onnxruntime_cuda", "the installed onnxruntime is for the CPU only", False),
+    ],
+)
+def test_a_gpu_alone_is_not_enough(
+    name: str, reason: str, can_build: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "tensorrt_rtx":
+        pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
+    monkeypatch.setattr("embed_runtime.engines._cuda.compute_capability", lambda: "9.0")
+    monkeypatch.setattr("embed_runtime.engines._cuda.find_problem", lambda: "")
+    availability = get_backend(name).probe()
+    assert availability.reason.startswith(reason)
+    assert availability.can_build == can_build
+
+
+@pytest.mark.parametrize("problem", ["", "no NVIDIA GPU is visible"])
+def test_cuda_needs_the_library_for_it_and_a_gpu(
+    problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = ModuleType("onnxruntime")
+    library.__dict__.update(
+        __version__="1.99.0", get_available_providers=lambda: ["CUDAExecutionProvider"]
+    )
+    monkeypatch.setitem(sys.modules, "onnxruntime", library)
+    monkeypatch.setattr("embed_runtime.engines._cuda.find_problem", lambda: problem)
+    assert get_backend("onnxruntime_cuda").probe() == Availability(
+        reason=problem, producer="onnxruntime 1.99.0", can_build=not problem
+    )
 
 
 def test_one_line_is_one_line_of_bearable_length() -> None:

@@ -254,6 +254,11 @@ def test_a_graph_with_an_input_we_do_not_make_is_refused(
         get_backend(backend).load(make_spec(backend, folder=folder))
 
 
+def test_a_provider_that_is_not_here_is_refused(make_spec: MakeSpec) -> None:
+    with pytest.raises(BundleError, match="cannot use CUDAExecutionProvider here"):
+        get_backend("onnxruntime_cuda").load(make_spec("onnxruntime"))
+
+
 @every_backend
 def test_build_takes_the_graph_as_it_is(backend: str, make_bundle: MakeBundle) -> None:
     folder, _ = make_bundle()

@@ -58,7 +58,10 @@ def load(
     try:
         library = import_library(("onnxruntime",), extra)
     except MissingLibraryError as error:
-        raise BundleError(str(error)) from error
+        raise BundleError(f"{path}: {error}") from error
+    no_provider = BundleError(f"{path}: {producer(library)} cannot use {provider} here")
+    if provider not in library.get_available_providers():
+        raise no_provider
     errors = _errors(library)
     try:
         session = library.InferenceSession(
@@ -66,8 +69,9 @@ def load(
         )
     except errors as error:
         raise BundleError(f"{path}: {producer(library)} cannot load it: {_words(error)}") from error
+    # One that cannot start is replaced by the CPU's, without a word.
     if provider not in session.get_providers():
-        raise BundleError(f"{path}: {producer(library)} could not start {provider} here")
+        raise no_provider
     check_signature(
         spec,
         inputs=[one.name for one in session.get_inputs()],

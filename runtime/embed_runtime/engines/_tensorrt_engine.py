@@ -32,10 +32,13 @@ def load(
     try:
         trt = edition.load()
         plan = path.read_bytes()
-        _check_producer(edition, trt, spec, plan)
-        device = open_device()
-    except (MissingLibraryError, OSError, CudaError) as error:
+    except (MissingLibraryError, OSError) as error:
         raise BundleError(f"{path} cannot be loaded: {error}") from error
+    _check_producer(edition, trt, spec, plan)
+    try:
+        device = open_device()
+    except CudaError as error:
+        raise BundleError(f"{path} needs an NVIDIA GPU: {error}") from error
     try:
         _check_target(spec, device)
         return _open(trt, spec, plan, device)
@@ -209,9 +212,9 @@ def _open(trt: Trt, spec: LoadSpec, plan: bytes, device: Device) -> TensorRtEngi
         if validity == trt.EngineValidity.INVALID:
             members = trt.EngineInvalidityDiagnostics.__members__.items()
             words = [name.lower() for name, member in members if int(member) & problems]
+            reason = ", ".join(words) or "the library gave no reason"
             raise BundleError(
-                f"{path} is not valid on this {device.name}: {', '.join(words) or 'no reason'};"
-                " run embed-export again here"
+                f"{path} is not valid on this {device.name}: {reason}; run embed-export again here"
             )
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:

@@ -91,6 +91,6 @@ class Log:
 
     def take_error(self) -> str:
         """Return the first error since the last call, in one line, and forget the rest."""
-        error = one_line(self._errors[0]) if self._errors else "it gave no reason"
+        error = one_line(self._errors[0]) if self._errors else "the library gave no reason"
         self._errors.clear()
         return error

@@ -1,5 +1,7 @@
 """ONNX Runtime on an NVIDIA GPU: the packed graphs in the bundle's own precision."""
 
+import contextlib
+import io
 from types import ModuleType
 
 from embed_runtime.engines import (
@@ -12,6 +14,7 @@ from embed_runtime.engines import (
     _cuda,
     _onnxruntime,
 )
+from embed_runtime.engines._library import MissingLibraryError, import_library
 from embed_runtime.manifest import Dialect
 from embed_runtime.types import Precision
 
@@ -53,6 +56,10 @@ def _build(spec: BuildSpec) -> BuiltEngine:
 
 
 def _load(spec: LoadSpec) -> Engine:
+    # A missing library is reported below. What cannot be preloaded may still be found by the
+    # linker, so what the call prints about it is not worth reading.
+    with contextlib.suppress(MissingLibraryError), contextlib.redirect_stdout(io.StringIO()):
+        import_library(("onnxruntime",), _EXTRA).preload_dlls()
     return _onnxruntime.load(spec, provider=_PROVIDER, options=_OPTIONS, extra=_EXTRA)
 
 
