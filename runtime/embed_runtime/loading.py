@@ -7,7 +7,7 @@ from pathlib import Path
 from embed_runtime.batching import Row, collate
 from embed_runtime.config import RuntimeConfig
 from embed_runtime.engines import Backend, Engine, LoadSpec, get_backend
-from embed_runtime.errors import BundleError, EngineError, NoEngineError
+from embed_runtime.errors import BundleError, EngineError, InputError, NoEngineError
 from embed_runtime.manifest import (
     TOKENIZER_NAME,
     EngineEntry,
@@ -18,7 +18,7 @@ from embed_runtime.manifest import (
     verify_files,
 )
 from embed_runtime.tokenizer import Tokenizer
-from embed_runtime.types import EmbedRequest
+from embed_runtime.types import Batch, EmbedRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,6 @@ class LoadedBundle:
     """A bundle that is ready to run.
 
     Attributes:
-        folder: Where it lies.
         manifest: What it says about itself.
         tokenizer: Its tokenizer.
         entry: The engine that was chosen.
@@ -35,7 +34,6 @@ class LoadedBundle:
         max_batch_tokens: Tokens in one batch.
     """
 
-    folder: Path
     manifest: Manifest
     tokenizer: Tokenizer
     entry: EngineEntry
@@ -66,19 +64,19 @@ def load_bundle(path: Path, *, config: RuntimeConfig, engine: str | None = None)
         max_tokens=manifest.max_tokens,
         include_prompt=manifest.pooling.include_prompt,
     )
+    first_batch = _make_first_batch(folder, tokenizer)
     skipped: list[str] = []
     for entry in entries:
         try:
             backend = _find_backend(entry, manifest, is_named=bool(file or engine))
             _verify_engine(folder, manifest, entry)
             loaded = _load(backend, folder, manifest, entry, config)
-            _try_out(loaded, manifest, tokenizer)
+            _try_out(loaded, first_batch, manifest)
         except _CannotRunError as reason:
             skipped.append(f"{entry.backend} ({entry.file}): {reason}")
             continue
         sizes = [config.max_batch_tokens or backend.max_batch_tokens, entry.max_batch_tokens]
         return LoadedBundle(
-            folder=folder,
             manifest=manifest,
             tokenizer=tokenizer,
             entry=entry,
@@ -155,10 +153,19 @@ def _load(
         raise _CannotRunError(str(error)) from error
 
 
-def _try_out(engine: Engine, manifest: Manifest, tokenizer: Tokenizer) -> None:
+def _make_first_batch(folder: Path, tokenizer: Tokenizer) -> Batch:
+    """Make a batch of one short text."""
+    try:
+        [item] = tokenizer.encode(EmbedRequest(inputs=["a"]))
+    except InputError as error:
+        raise BundleError(
+            f"{folder}: the tokenizer does not fit the manifest: {error}; export the model again"
+        ) from error
+    return collate([Row[None](item, "embedding", [None])])
+
+
+def _try_out(engine: Engine, batch: Batch, manifest: Manifest) -> None:
     """Run one text: the first run is slow, and shows whether the manifest's sizes are true."""
-    [item] = tokenizer.encode(EmbedRequest(inputs=["a"]))
-    batch = collate([Row[None](item, "embedding", [None])])
     try:
         shape = engine.run(batch)["embedding"].shape
     except Exception as error:

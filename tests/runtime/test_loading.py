@@ -273,7 +273,10 @@ class TestChecks:
         manifest = read_manifest(dummy_bundle("other"))
         spec = msgspec.structs.replace(manifest.tokenizer, num_special_tokens=0)
         with pytest.raises(BundleError, match="special tokens"):
-            load(dummy_bundle(tokenizer=spec))
+            load(dummy_bundle("second", tokenizer=spec))
+        spec = msgspec.structs.replace(manifest.tokenizer, vocab_size=3)
+        with pytest.raises(BundleError, match="does not fit the manifest: input 0: token id"):
+            load(dummy_bundle("third", tokenizer=spec))
 
 
 def test_runtime_tells_what_it_skipped(machine: Machine, bundle_with: AddEngines) -> None:
