@@ -1,6 +1,6 @@
 """The whole exporter: checkpoint in, proven bundle out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,7 +33,8 @@ from embed_runtime.manifest import (
 from embed_runtime.manifest import Graph as GraphEntry
 from embed_runtime.types import Precision
 
-# Built with on request only: its vectors mean nothing.
+_NUM_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+# Its vectors mean nothing.
 _NOT_FOR_EXPORT = {"dummy"}
 
 
@@ -53,7 +54,7 @@ def export_bundle(config: ExportConfig, steps: Steps | None = None) -> tuple[Pat
     backends = _choose_backends(config, steps)
     with steps.step(f"Reading {config.model}"):
         source = read_source(config)
-    with bundle_folder(output, num_bytes=2 * source.checkpoint.weights.num_parameters) as folder:
+    with bundle_folder(output, num_bytes=_estimate_bytes(source, backends)) as folder:
         # First what finds most mistakes in a checkpoint, and says them best.
         with steps.step("Writing graphs and weights"):
             (folder / TOKENIZER_NAME).write_text(source.tokenizer.tokenizer_json, encoding="utf-8")
@@ -107,6 +108,13 @@ def _choose_backends(config: ExportConfig, steps: Steps) -> dict[str, Backend]:
     if not chosen:
         raise ExportError('no engine can be built here; pip install "embed-runtime[export]"')
     return chosen
+
+
+def _estimate_bytes(source: Source, backends: Mapping[str, Backend]) -> int:
+    """Estimate the bundle's size: its weights once, and once more in each compiled plan."""
+    num_plans = sum(name.startswith("tensorrt") for name in backends)
+    num_parameters = source.checkpoint.weights.num_parameters
+    return num_parameters * _NUM_BYTES[source.config.precision] * (1 + num_plans)
 
 
 def _check_precision(precision: Precision, reference: Reference) -> None:
