@@ -26,6 +26,7 @@ LoadOriginal = Callable[[Path], Encode]
 ELSEWHERE = {
     *("gemma2", "gemma3-text", "gritlm", "llama", "llama-bidirec", "mistral"),
     *("qwen2", "qwen3", "voyage-qwen3"),
+    *("gte", "jina-embeddings-v3", "modernbert", "new", "nomic-bert", "nomic-bert-moe"),
 }
 
 TEXTS = [
