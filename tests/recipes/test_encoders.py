@@ -1,0 +1,517 @@
+"""Encoders with rotary positions against transformers' own classes, from published formats."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import pytest
+import torch
+import transformers
+from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
+from tokenizers import Tokenizer
+
+from embed_export.config import ExportConfig
+from embed_export.dialects import write_graphs
+from embed_export.errors import ExportError
+from embed_export.reference import run_original
+from embed_export.source import Source, read_source
+from embed_runtime.manifest import Dialect
+
+Array = npt.NDArray[Any]
+Settings = dict[str, Any]
+Tensors = dict[str, Array]
+
+HIDDEN, INNER, HEADS, POSITIONS = 32, 64, 4, 256
+LONG = 8192
+# Rows of every batch: alone, in company of other lengths, and a row of two tokens.
+BATCHES = ([9], [2], [40, 3, 17], [5, 40], [31, 32, 33, 2])
+
+
+class Maker:
+    """Collects random tensors, far from their usual start, so that swapped ones show."""
+
+    def __init__(self, seed: int) -> None:
+        self.tensors: Tensors = {}
+        self._random = np.random.default_rng(seed)
+
+    def table(self, name: str, *shape: int) -> None:
+        self.tensors[name] = self._normal(*shape)
+
+    def linear(self, name: str, out_features: int, in_features: int, *, bias: bool) -> None:
+        self.table(f"{name}.weight", out_features, in_features)
+        if bias:
+            self.table(f"{name}.bias", out_features)
+
+    def norm(self, name: str, width: int, *, bias: bool = True) -> None:
+        self.tensors[f"{name}.weight"] = 1 + self._normal(width) / 2
+        if bias:
+            self.table(f"{name}.bias", width)
+
+    def _normal(self, *shape: int) -> Array:
+        return self._random.normal(0, 0.2, shape).astype(np.float32)
+
+
+def _modernbert(maker: Maker, config: Settings) -> None:
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    maker.table("embeddings.tok_embeddings.weight", config["vocab_size"], hidden)
+    maker.norm("embeddings.norm", hidden, bias=False)
+    for index in range(config["num_hidden_layers"]):
+        name = f"layers.{index}"
+        if index:
+            maker.norm(f"{name}.attn_norm", hidden, bias=False)
+        maker.linear(f"{name}.attn.Wqkv", 3 * hidden, hidden, bias=False)
+        maker.linear(f"{name}.attn.Wo", hidden, hidden, bias=False)
+        maker.norm(f"{name}.mlp_norm", hidden, bias=False)
+        maker.linear(f"{name}.mlp.Wi", 2 * inner, hidden, bias=False)
+        maker.linear(f"{name}.mlp.Wo", hidden, inner, bias=False)
+    maker.norm("final_norm", hidden, bias=False)
+
+
+def _words(maker: Maker, config: Settings, hidden: int) -> None:
+    maker.table("embeddings.word_embeddings.weight", config["vocab_size"], hidden)
+    if config["type_vocab_size"]:
+        maker.table("embeddings.token_type_embeddings.weight", config["type_vocab_size"], hidden)
+
+
+def _gte(maker: Maker, config: Settings) -> None:
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    _words(maker, config, hidden)
+    maker.norm("embeddings.LayerNorm", hidden)
+    for index in range(config["num_hidden_layers"]):
+        name = f"encoder.layer.{index}"
+        maker.linear(f"{name}.attention.qkv_proj", 3 * hidden, hidden, bias=True)
+        maker.linear(f"{name}.attention.o_proj", hidden, hidden, bias=True)
+        maker.norm(f"{name}.attn_ln", hidden)
+        maker.linear(f"{name}.mlp.up_gate_proj", 2 * inner, hidden, bias=False)
+        maker.linear(f"{name}.mlp.down_proj", hidden, inner, bias=True)
+        maker.norm(f"{name}.mlp_ln", hidden)
+
+
+def _new(maker: Maker, config: Settings) -> None:
+    _gte(maker, config)
+    maker.tensors = {f"new.{name}": tensor for name, tensor in maker.tensors.items()}
+    maker.linear("classifier", 1, config["hidden_size"], bias=True)
+
+
+def _nomic(maker: Maker, config: Settings) -> None:
+    hidden, inner = config["n_embd"], config["n_inner"]
+    _words(maker, config, hidden)
+    maker.norm("emb_ln", hidden)
+    for index in range(config["n_layer"]):
+        name = f"encoder.layers.{index}"
+        maker.linear(f"{name}.attn.Wqkv", 3 * hidden, hidden, bias=False)
+        maker.linear(f"{name}.attn.out_proj", hidden, hidden, bias=False)
+        maker.norm(f"{name}.norm1", hidden)
+        maker.linear(f"{name}.mlp.fc11", inner, hidden, bias=False)
+        maker.linear(f"{name}.mlp.fc12", inner, hidden, bias=False)
+        maker.linear(f"{name}.mlp.fc2", hidden, inner, bias=False)
+        maker.norm(f"{name}.norm2", hidden)
+
+
+_SIZES: Settings = {
+    "hidden_size": HIDDEN,
+    "num_hidden_layers": 2,
+    "num_attention_heads": HEADS,
+    "intermediate_size": INNER,
+    "max_position_embeddings": POSITIONS,
+}
+_GTE: Settings = {
+    **_SIZES,
+    "type_vocab_size": 1,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "layer_norm_type": "layer_norm",
+    "position_embedding_type": "rope",
+    "pack_qkv": True,
+    "logn_attention_scale": False,
+    "logn_attention_clip1": False,
+    "unpad_inputs": False,
+    "use_memory_efficient_attention": False,
+    "rope_theta": 160000,
+    "rope_scaling": None,
+    "pad_token_id": 1,
+}
+_NOMIC: Settings = {
+    "n_embd": HIDDEN,
+    "n_layer": 2,
+    "n_head": HEADS,
+    "n_inner": INNER,
+    "n_positions": POSITIONS,
+    "max_trained_positions": POSITIONS,
+    "layer_norm_epsilon": 1e-12,
+    "rotary_emb_base": 1000,
+    "rotary_emb_fraction": 1.0,
+    "rotary_emb_interleaved": False,
+    "rotary_emb_scale_base": None,
+    "rotary_scaling_factor": None,
+    "activation_function": "swiglu",
+    "qkv_proj_bias": False,
+    "mlp_fc1_bias": False,
+    "mlp_fc2_bias": False,
+    "prenorm": False,
+    "use_rms_norm": False,
+    "parallel_block": False,
+    "causal": False,
+    "scale_attn_weights": True,
+    "type_vocab_size": 2,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """How one family is published, and what transformers' class needs instead.
+
+    Attributes:
+        config: Its config.json, but for the vocabulary's size.
+        tensors: Makes its tensors.
+        native: That class's config; keys of `config` that it does not name are dropped.
+        as_published: Keys of `config` that the class reads as they are.
+    """
+
+    config: Settings
+    tensors: Callable[[Maker, Settings], None]
+    native: Settings
+    as_published: tuple[str, ...] = ("vocab_size",)
+
+
+_NOMIC_NATIVE: Settings = {
+    **_SIZES,
+    "model_type": "nomic_bert",
+    "hidden_act": "silu",
+    "layer_norm_eps": 1e-12,
+    "rope_theta": 1000.0,
+    "type_vocab_size": 2,
+}
+_MODERNBERT: Settings = {
+    **_SIZES,
+    "num_hidden_layers": 4,
+    "global_attn_every_n_layers": 3,
+    "local_attention": 8,
+    "global_rope_theta": 160000.0,
+    "local_rope_theta": 10000.0,
+    "hidden_activation": "gelu",
+    "norm_eps": 1e-5,
+    "norm_bias": False,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "pad_token_id": 0,
+}
+
+FAMILIES = {
+    "modernbert": Family(
+        config={"architectures": ["ModernBertModel"], "model_type": "modernbert", **_MODERNBERT},
+        tensors=_modernbert,
+        native={"model_type": "modernbert"},
+        as_published=("vocab_size", *_MODERNBERT),
+    ),
+    "gte": Family(
+        config={"architectures": ["GteModel"], "model_type": "gte", **_GTE},
+        tensors=_gte,
+        native={"model_type": "gte"},
+        as_published=("vocab_size", *_GTE),
+    ),
+    "new": Family(
+        config={
+            "architectures": ["NewForTokenClassification"],
+            "model_type": "new",
+            "auto_map": {"AutoModel": "Alibaba-NLP/new-impl--modeling.NewModel"},
+            **_GTE,
+            "type_vocab_size": 0,
+            "rope_theta": 20000,
+            "rope_scaling": {"type": "ntk", "factor": 8.0},
+        },
+        tensors=_new,
+        native={
+            "model_type": "gte",
+            **{key: value for key, value in _GTE.items() if key != "rope_scaling"},
+            "type_vocab_size": 0,
+        },
+    ),
+    "nomic-bert": Family(
+        config={
+            "architectures": ["NomicBertModel"],
+            "model_type": "nomic_bert",
+            "auto_map": {"AutoModel": "nomic-ai/nomic-bert-2048--modeling.NomicBertModel"},
+            **_NOMIC,
+        },
+        tensors=_nomic,
+        native=_NOMIC_NATIVE,
+    ),
+}
+Original = Callable[[Sequence[int]], Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiny:
+    """A checkpoint on disk, with what it was made from."""
+
+    folder: Path
+    config: Settings
+    tensors: Tensors
+
+    def source(self, **settings: Any) -> Source:
+        return read_source(ExportConfig(model=str(self.folder), **settings))
+
+
+@pytest.fixture
+def make(tmp_path: Path, dummy_tokenizer: Tokenizer) -> Callable[..., Tiny]:
+    """Writes a tiny checkpoint: `make("gte", rope_theta=10000)`; keywords are config.json's."""
+
+    def make(name: str, **config: Any) -> Tiny:
+        family = FAMILIES[name]
+        folder = tmp_path / name
+        folder.mkdir()
+        dummy_tokenizer.save(str(folder / "tokenizer.json"))
+        words = {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
+        words |= {"cls_token": "[CLS]", "sep_token": "[SEP]"}
+        _write_json(
+            folder / "tokenizer_config.json",
+            {**words, "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 1 << 40},
+        )
+        settings = {**family.config, "vocab_size": dummy_tokenizer.get_vocab_size(), **config}
+        _write_json(folder / "config.json", settings)
+        maker = Maker(seed=0)
+        family.tensors(maker, settings)
+        save_file(maker.tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return Tiny(folder=folder, config=settings, tensors=maker.tensors)
+
+    return make
+
+
+@pytest.fixture
+def run_graphs(tmp_path: Path) -> Callable[..., dict[Dialect, Array]]:
+    """Runs rows through both dialects; gives their token vectors, rows one after another."""
+
+    def run_graphs(
+        source: Source,
+        rows: Sequence[Sequence[int]],
+        dialects: Sequence[Dialect] = ("padded", "packed"),
+    ) -> dict[Dialect, Array]:
+        folder = tmp_path / "bundle"
+        if not folder.exists():
+            folder.mkdir()
+            write_graphs(folder, source)
+        lengths = [len(row) for row in rows]
+        slots = np.arange(max(lengths)) < np.array(lengths)[:, None]
+        padded = np.zeros(slots.shape, np.int64)
+        padded[slots] = np.concatenate(rows)
+        indices = np.zeros_like(padded)
+        indices[slots] = np.arange(sum(lengths))
+        feeds: dict[str, dict[str, Array]] = {
+            "padded": {"input_ids": padded, "attention_mask": slots.astype(np.int64)},
+            "packed": {
+                "input_ids": padded[slots],
+                "position_ids": np.nonzero(slots)[1],
+                "pad_index": indices,
+                "unpad_index": np.flatnonzero(slots),
+                "attention_mask": slots.astype(np.float32),
+            },
+        }
+        results: dict[Dialect, Array] = {}
+        for dialect in dialects:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = 1
+            session = onnxruntime.InferenceSession(
+                folder / "graphs" / f"{dialect}.onnx", options, providers=["CPUExecutionProvider"]
+            )
+            feed = {one.name: feeds[dialect][one.name] for one in session.get_inputs()}
+            (tokens,) = session.run(["token_embeddings"], feed)
+            results[dialect] = tokens[slots] if dialect == "padded" else tokens
+        return results
+
+    return run_graphs
+
+
+def load_native(tiny: Tiny, name: str, **native: Any) -> Any:
+    """Load transformers' class in float32."""
+    family = FAMILIES[name]
+    settings = {key: tiny.config[key] for key in family.as_published}
+    settings |= {**family.native, **native}
+    config: Any = transformers.CONFIG_MAPPING[settings["model_type"]].from_dict(settings)
+    model: Any
+    model, loading = transformers.AutoModel.from_pretrained(
+        tiny.folder, config=config, dtype=torch.float32, output_loading_info=True
+    )
+    assert not {key for key in loading["missing_keys"] if not key.startswith("pooler.")}
+    return model.eval()
+
+
+def run_alone(model: Any) -> Original:
+    """Give a function from one row of ids to its [T, H] token vectors."""
+
+    def tokens(row: Sequence[int]) -> Array:
+        with torch.inference_mode():
+            ids = torch.tensor([list(row)])
+            states: Array = model(input_ids=ids).last_hidden_state[0].numpy()
+        return states
+
+    return tokens
+
+
+def random_rows(lengths: Sequence[int], seed: int = 1) -> list[list[int]]:
+    random = np.random.default_rng(seed)
+    return [random.integers(5, 200, length).tolist() for length in lengths]
+
+
+def cosine(vectors: Array, others: Array) -> float:
+    lengths = np.linalg.norm(vectors, axis=-1) * np.linalg.norm(others, axis=-1)
+    return float((np.einsum("nd,nd->n", vectors, others) / lengths).min())
+
+
+RunGraphs = Callable[..., Mapping[Dialect, Array]]
+Make = Callable[..., Tiny]
+
+
+def check(source: Source, original: Original, run_graphs: RunGraphs) -> None:
+    """Compare every token of uneven batches, in this order and in the other."""
+    for lengths in BATCHES:
+        rows = random_rows(lengths)
+        expected = [original(row) for row in rows]
+        for order in (1, -1):
+            wanted = np.concatenate(expected[::order])
+            for tokens in run_graphs(source, rows[::order]).values():
+                assert cosine(tokens, wanted) >= 0.99999
+                assert np.abs(tokens - wanted).max() < 1e-4 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("name", ["modernbert", "gte", "nomic-bert"])
+def test_every_token_is_the_originals(make: Make, run_graphs: RunGraphs, name: str) -> None:
+    tiny = make(name)
+    check(tiny.source(), run_alone(load_native(tiny, name)), run_graphs)
+
+
+def test_mgte_stretches_its_rotation_its_own_way(make: Make, run_graphs: RunGraphs) -> None:
+    tiny = make("new")
+    size, theta, factor = HIDDEN // HEADS, 20000, 8.0
+    model = load_native(tiny, "new", rope_parameters={"rope_type": "default", "rope_theta": theta})
+    powers = torch.arange(0, size, 2) / size
+    model.rotary_emb.inv_freq.copy_((theta * factor) ** -powers / factor ** (2 / size))
+    check(tiny.source(), run_alone(model), run_graphs)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_the_exporter_loads_the_same_original(make: Make, run_graphs: RunGraphs, name: str) -> None:
+    source = make(name).source()
+    texts = ["a", "the quick brown fox", "retrieval needs vectors that are right " * 4]
+    reference = run_original(
+        source.checkpoint,
+        source.recipe,
+        source.spec,
+        source.tokenizer,
+        texts,
+        lambda done, total: None,
+    )
+    assert source.spec.normalize
+    for text, expected in zip(texts, reference.vectors, strict=True):
+        tokens = run_graphs(source, [source.tokenizer.encode(text, max_tokens=POSITIONS)])["packed"]
+        vector = tokens.mean(axis=0) if source.spec.pooling.modes == ("mean",) else tokens[0]
+        assert np.abs(vector / np.linalg.norm(vector) - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "message"),
+    [
+        ("gte", {"logn_attention_scale": True}, "'logn_attention_scale' is true"),
+        ("gte", {"layer_norm_type": "rms_norm"}, "'layer_norm_type' is \"rms_norm\""),
+        ("gte", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "'type' is \"dynamic\""),
+        ("new", {"rope_scaling": {"type": "ntk", "factor": 8.0, "mixed_b": 0.9}}, "'mixed_b'"),
+        ("modernbert", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "'rope_scaling'"),
+        ("modernbert", {"hidden_activation": "relu6"}, "'hidden_activation' is \"relu6\""),
+        ("nomic-bert", {"prenorm": True}, "'prenorm' is true"),
+        ("nomic-bert", {"rotary_emb_interleaved": True}, "'rotary_emb_interleaved' is true"),
+        ("nomic-bert", {"rotary_emb_fraction": 0.5}, "'rotary_emb_fraction' is 0.5"),
+        ("nomic-bert", {"rotary_emb_scale_base": 512}, "'rotary_emb_scale_base' is 512"),
+        ("nomic-bert", {"use_rms_norm": True}, "'use_rms_norm' is true"),
+        (
+            "nomic-bert",
+            {"rotary_scaling_factor": 2, "max_trained_positions": None},
+            "'rotary_scaling_factor' is 2",
+        ),
+    ],
+)
+def test_what_would_go_wrong_is_refused_by_name(
+    make: Make, name: str, config: Settings, message: str
+) -> None:
+    with pytest.raises(ExportError, match=re.escape(message)):
+        make(name, **config).source()
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "native"),
+    [
+        (
+            "modernbert",
+            {"max_position_embeddings": LONG, "num_hidden_layers": 2, "local_attention": 128},
+            {},
+        ),
+        ("gte", {"max_position_embeddings": LONG, "num_hidden_layers": 1}, {}),
+        (
+            "nomic-bert",
+            {"n_positions": LONG, "max_trained_positions": LONG, "n_layer": 1, "n_head": 1}
+            | {"n_embd": 16, "n_inner": 16},
+            {"max_position_embeddings": LONG, "num_hidden_layers": 1, "num_attention_heads": 1}
+            | {"hidden_size": 16, "intermediate_size": 16},
+        ),
+    ],
+    ids=["modernbert", "gte", "nomic-bert"],
+)
+def test_texts_as_long_as_the_model_takes(
+    make: Make, run_graphs: RunGraphs, name: str, config: Settings, native: Settings
+) -> None:
+    if name != "nomic-bert":
+        config |= {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 1}
+    tiny = make(name, **config)
+    source = tiny.source()
+    assert source.spec.max_tokens == LONG
+    (row,) = rows = random_rows([LONG])
+    expected = run_alone(load_native(tiny, name, **native))(row)
+    tokens = run_graphs(source, rows, ["packed"])["packed"]
+    assert cosine(tokens, expected) >= 0.99999
+
+
+def test_nomic_stops_where_its_rotation_was_trained_to(make: Make) -> None:
+    source = make("nomic-bert", max_trained_positions=64, rotary_scaling_factor=2).source()
+    assert source.spec.max_tokens == 64
+
+
+def test_defaults_where_no_file_says_them(make: Make) -> None:
+    pooling = {name: make(name).source().spec.pooling.modes for name in sorted(FAMILIES)}
+    assert pooling == {
+        "gte": ("cls",),
+        "modernbert": ("cls",),
+        "new": ("cls",),
+        "nomic-bert": ("mean",),
+    }
+
+
+def test_vllms_name_for_mgte_is_known(make: Make) -> None:
+    source = make("new").source(hf_overrides={"architectures": ["GteNewModel"]})
+    assert source.checkpoint.architecture == "GteNewModel"
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_a_weight_too_few_or_too_many_is_named(make: Make, tmp_path: Path, name: str) -> None:
+    tiny = make(name)
+    lost, *kept = sorted(
+        key for key in tiny.tensors if key.endswith("norm2.weight") or "mlp" in key
+    )
+    tensors = {key: tensor for key, tensor in tiny.tensors.items() if key != lost}
+    save_file(tensors, tiny.folder / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "few").mkdir()
+    with pytest.raises(ExportError, match=re.escape(lost.removeprefix("new."))):
+        write_graphs(tmp_path / "few", tiny.source())
+    tensors = {**tiny.tensors, f"{kept[0]}.extra": np.zeros(1, np.float32)}
+    save_file(tensors, tiny.folder / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "many").mkdir()
+    with pytest.raises(ExportError, match=r"extra"):
+        write_graphs(tmp_path / "many", tiny.source())
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2), encoding="utf-8")
