@@ -17,7 +17,7 @@ from embed_export.progress import QuietSteps, Steps
 from embed_export.reference import run_original
 from embed_export.source import Source, read_source
 from embed_export.verify import TOLERANCES, certify, record_certificate
-from embed_runtime.certificate import Certificate
+from embed_runtime.certificate import Certificate, read_certificate
 from embed_runtime.engines import Backend, BuildSpec, BuiltEngine, backend_names, get_backend
 from embed_runtime.manifest import (
     SCHEMA_VERSION,
@@ -78,7 +78,7 @@ def export_bundle(config: ExportConfig, steps: Steps | None = None) -> tuple[Pat
                 on_engine=lambda _: advance(next(done), len(engines)),
             )
         record_certificate(folder, manifest, certificate)
-    return output, certificate
+    return output, read_certificate(output)
 
 
 def _choose_backends(config: ExportConfig, steps: Steps) -> dict[str, Backend]:

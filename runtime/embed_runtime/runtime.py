@@ -46,6 +46,7 @@ class Runtime:
     """A loaded bundle. Any number of threads and event loops may use it at once.
 
     Attributes:
+        folder: Where the bundle lies.
         manifest: What the bundle says about itself.
         engine_entry: The engine that runs.
         tokenizer: The bundle's tokenizer.
@@ -69,6 +70,7 @@ class Runtime:
         """
         config = config or RuntimeConfig()
         bundle = load_bundle(Path(path), config=config, engine=engine)
+        self.folder = bundle.folder
         self.manifest = bundle.manifest
         self.engine_entry = bundle.entry
         self.tokenizer = bundle.tokenizer

@@ -1,5 +1,7 @@
 """`create_app`: a runtime in, an ASGI application out."""
 
+from pathlib import Path
+
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 from starlette.middleware import Middleware
@@ -22,7 +24,7 @@ def create_app(
     runtime: Runtime, config: ServerConfig, *, certificate: Certificate | None = None
 ) -> FastAPI:
     """Build the app; the caller keeps the runtime and closes it."""
-    names = config.served_model_name or default_names(runtime.manifest.model.id)
+    names = config.served_model_name or default_names(runtime.folder, runtime.manifest.model.id)
     metrics = Metrics(runtime, model=names[0])
     guard = [Middleware(ApiKeyGuard, api_keys=config.api_key)] if config.api_key else []
     app = FastAPI(
@@ -47,6 +49,6 @@ def create_app(
     return app
 
 
-def default_names(model_id: str) -> tuple[str, ...]:
-    """List what a model answers to: the last part of its id, and the whole id."""
-    return tuple(dict.fromkeys((model_id.rpartition("/")[2], model_id)))
+def default_names(folder: Path, model_id: str) -> tuple[str, ...]:
+    """List what a model answers to: its bundle's folder, the last part of its id, the whole id."""
+    return tuple(dict.fromkeys((folder.resolve().name, model_id.rpartition("/")[2], model_id)))

@@ -141,9 +141,7 @@ def test_a_stopped_export_leaves_nothing(
         text=True,
     )
     assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith(after):
-            break
+    assert any(line.startswith(after) for line in process.stderr), "it ended too early"
     process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode == 128 + number

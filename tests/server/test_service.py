@@ -52,11 +52,15 @@ def test_models_lists_every_name(runtime: Runtime) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model_id", "names"),
-    [("owner/model", ("model", "owner/model")), ("model", ("model",))],
+    ("folder", "model_id", "names"),
+    [
+        ("engines/model", "owner/model", ("model", "owner/model")),
+        ("engines/mine", "owner/model", ("mine", "model", "owner/model")),
+        ("engines/model", "model", ("model",)),
+    ],
 )
-def test_default_names(model_id: str, names: tuple[str, ...]) -> None:
-    assert default_names(model_id) == names
+def test_default_names(folder: str, model_id: str, names: tuple[str, ...]) -> None:
+    assert default_names(Path(folder), model_id) == names
 
 
 def test_info_shows_manifest_engine_and_certificate(client: TestClient) -> None:
