@@ -26,6 +26,7 @@ class LoadedBundle:
     """A bundle that is ready to run.
 
     Attributes:
+        folder: Where it lies.
         manifest: What it says about itself.
         tokenizer: Its tokenizer.
         entry: The engine that was chosen.
@@ -34,6 +35,7 @@ class LoadedBundle:
         max_batch_tokens: Tokens in one batch.
     """
 
+    folder: Path
     manifest: Manifest
     tokenizer: Tokenizer
     entry: EngineEntry
@@ -77,6 +79,7 @@ def load_bundle(path: Path, *, config: RuntimeConfig, engine: str | None = None)
             continue
         sizes = [config.max_batch_tokens or backend.max_batch_tokens, entry.max_batch_tokens]
         return LoadedBundle(
+            folder=folder,
             manifest=manifest,
             tokenizer=tokenizer,
             entry=entry,
