@@ -57,7 +57,6 @@ def open_checkpoint(
     revision: str | None = None,
     hf_overrides: Mapping[str, object] | None = None,
     pooling: Pooling | None = None,
-    trust_remote_code: bool = False,
 ) -> Checkpoint:
     """Open a checkpoint and check every file but the tokenizer's; no tensor is read yet.
 
@@ -67,14 +66,12 @@ def open_checkpoint(
         hf_overrides: Values that replace those of config.json; an object given for a nested
             `*_config` is merged into it instead.
         pooling: The caller's own choice; the Pooling module's settings are then not read.
-        trust_remote_code: Whether to fetch the repository's Python files too, so that the
-            original model can be run by someone else. Nothing here runs them.
 
     Raises:
         UnsupportedModelError: It asks for something we do not compute.
         ExportError: It is not there, not a model, or damaged.
     """
-    folder = _locate(model, revision=revision, with_code=trust_remote_code)
+    folder = _locate(model, revision=revision)
     files = read_sentence_transformers(folder, pooling=pooling)
     model_folder = folder / files.modules.backbone_path
     config = _read_config(model_folder, hf_overrides or {})
@@ -96,7 +93,7 @@ def open_checkpoint(
     )
 
 
-def _locate(model: str, *, revision: str | None, with_code: bool) -> Path:
+def _locate(model: str, *, revision: str | None) -> Path:
     folder = Path(model)
     if model and folder.is_dir():
         if revision is not None:
@@ -108,7 +105,7 @@ def _locate(model: str, *, revision: str | None, with_code: bool) -> Path:
         raise ExportError(f"{model} is a file; name the folder it is in")
     if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model, re.ASCII) is None:
         raise ExportError(f"no such folder: {model!r}")
-    return download(model, revision=revision, with_code=with_code)
+    return download(model, revision=revision)
 
 
 def _commit(folder: Path) -> str | None:

@@ -12,13 +12,12 @@ _SAFETENSORS = ("model*.safetensors", "*/model*.safetensors", "*_linear.pt", "*/
 _PICKLES = ("pytorch_model*.bin",)
 
 
-def download(model: str, *, revision: str | None, with_code: bool) -> Path:
-    """Fetch what an export reads: settings, tokenizer and weights, pickled ones only if need be.
+def download(model: str, *, revision: str | None) -> Path:
+    """Fetch what an export reads: settings, tokenizer, weights (pickled only if need be), no code.
 
     Args:
         model: Hub id, like "sentence-transformers/all-MiniLM-L6-v2".
         revision: Branch, tag or commit; None for the main branch.
-        with_code: Whether to fetch Python files too. Nothing here runs them.
 
     Returns:
         The folder in the hub's cache; its name is the commit.
@@ -26,8 +25,7 @@ def download(model: str, *, revision: str | None, with_code: bool) -> Path:
     Raises:
         ExportError: There is no such model, it may not be read, or the hub cannot be reached.
     """
-    patterns = [*_SETTINGS, *_SAFETENSORS, *(("*.py",) if with_code else ())]
-    folder = _snapshot(model, revision, patterns)
+    folder = _snapshot(model, revision, [*_SETTINGS, *_SAFETENSORS])
     if not any(folder.glob("model*.safetensors")):
         folder = _snapshot(model, revision, list(_PICKLES))
     return folder

@@ -98,7 +98,6 @@ class TokenizerSpec(Record, kw_only=True):
 
     vocab_size: int
     pad_token_id: int
-    lowercase: bool = False
     num_special_tokens: int = 2
 
 

@@ -86,7 +86,6 @@ class Tokenizer:
         """
         self.max_tokens = max_tokens
         self.vocab_size = spec.vocab_size
-        self._lowercase = spec.lowercase
         self._include_prompt = include_prompt
         try:
             self._library = tokenizers.Tokenizer.from_file(str(path))
@@ -177,7 +176,7 @@ class Tokenizer:
         )
 
     def _check_text(self, text: str, index: int) -> str:
-        """Refuse text that UTF-8 cannot write; lower the case where the model wants it."""
+        """Refuse text that UTF-8 cannot write."""
         if not text.isascii():
             try:
                 text.encode()
@@ -188,7 +187,7 @@ class Tokenizer:
                     param="inputs",
                     index=index,
                 ) from error
-        return text.lower() if self._lowercase else text
+        return text
 
     def _encode_texts(self, texts: Sequence[str], frame: _Frame) -> Iterator[list[int]]:
         """Yield the token ids of each text, without special tokens.
@@ -228,7 +227,7 @@ class Tokenizer:
         """Find the tokens that lie wholly in the prompt at the front of a text."""
         if not prompt:
             return []
-        num_chars = len(prompt.lower()) if self._lowercase else len(prompt)
+        num_chars = len(prompt)
         # The slower call, because only it tells where in the text a token came from.
         part = text[: num_chars + _CHARS_PER_TOKEN * _SURPLUS_TOKENS]
         encoding = self._library.encode_batch([part], add_special_tokens=False)[0]

@@ -223,13 +223,13 @@ def test_a_hub_id_is_fetched_and_pinned(
     assert "pytorch_model*.bin" not in patterns
 
 
-def test_pickles_and_code_are_fetched_only_when_needed(
+def test_pickles_are_fetched_only_when_needed(
     make_checkpoint: Callable[..., Path], hub: Callable[..., Hub]
 ) -> None:
     fetched = hub(make_checkpoint("bert", storage="pickle"))
-    open_checkpoint("maker/model", trust_remote_code=True)
+    open_checkpoint("maker/model")
     first, second = fetched.calls
-    assert "*.py" in first[2]
+    assert "*.py" not in first[2]
     assert second[2] == ["pytorch_model*.bin"]
 
 

@@ -135,14 +135,14 @@ def test_code_in_the_repository_never_runs(
         raise AssertionError(f"asked {prompt!r}")
 
     monkeypatch.setattr("builtins.input", ask)
-    opened = open_checkpoint(str(checkpoint), trust_remote_code=True)
+    opened = open_checkpoint(str(checkpoint))
     assert opened.model_type == "never_heard_of"
     assert resolve_tokenizer(opened).num_special_tokens == 2
 
     settings |= {"auto_map": {"AutoTokenizer": [None, "modeling.Model"]}}
     settings["tokenizer_class"] = "NeverHeardOf"
     (checkpoint / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    assert "cannot be used" in refusal(checkpoint, trust_remote_code=True)
+    assert "cannot be used" in refusal(checkpoint)
     assert not witness.exists()
     assert capsys.readouterr() == ("", "")
 

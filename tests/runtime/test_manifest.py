@@ -84,7 +84,6 @@ def manifests(draw: st.DrawFn) -> Manifest:
         tokenizer=TokenizerSpec(
             vocab_size=vocab_size,
             pad_token_id=draw(st.integers(0, vocab_size - 1)),
-            lowercase=draw(st.booleans()),
         ),
         positions=draw(st.builds(Positions, offset=st.integers(0, 9))),
         outputs=("embedding", "pooled"),

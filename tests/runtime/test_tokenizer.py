@@ -79,7 +79,6 @@ def open_tokenizer(library: tokenizers.Tokenizer, path: Path, **options: Any) ->
         vocab_size=library.get_vocab_size(),
         pad_token_id=0,
         num_special_tokens=library.num_special_tokens_to_add(is_pair=False),
-        lowercase=options.pop("lowercase", False),
     )
     return Tokenizer(path, spec=spec, max_tokens=options.pop("max_tokens", MAX_TOKENS), **options)
 
@@ -334,14 +333,6 @@ class TestInputs:
         [item] = tokenizer.encode(EmbedRequest(inputs=[given_ids]))
         given_ids[0] = 9
         assert item.input_ids.tolist() == [5, 6]
-
-    def test_lowercase(self, dummy_tokenizer: tokenizers.Tokenizer, tmp_path: Path) -> None:
-        library = tokenizers.Tokenizer.from_str(dummy_tokenizer.to_str())
-        library.normalizer = normalizers.NFC()
-        lowering = open_tokenizer(library, tmp_path / "lower.json", lowercase=True)
-        keeping = open_tokenizer(library, tmp_path / "keep.json")
-        assert ids_of(lowering, "THE End", prompt="Query: ") == ids_of(keeping, "query: the end")
-        assert ids_of(keeping, "THE") != ids_of(keeping, "the")
 
     def test_empty_text_is_legal_where_special_tokens_are_added(self, tokenizer: Tokenizer) -> None:
         assert len(ids_of(tokenizer, "")) == 2
