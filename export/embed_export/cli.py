@@ -106,6 +106,7 @@ def _config(options: argparse.Namespace) -> ExportConfig:
         max_tokens=options.max_length,
         pooling=_pooling(options.pooling, pooler),
         normalize=normalize,
+        task_adapter=options.task_adapter,
         hf_overrides=overrides,
     )
 
@@ -189,6 +190,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--revision", metavar="R", help="branch, tag or commit on the hub")
     add("--max-length", type=int, metavar="N", help="cut inputs at N tokens, special ones included")
+    add(
+        "--task-adapter",
+        metavar="NAME",
+        help="merge this one of a model's adapters, and put its prompt in front of every text"
+        " (default: none, as in the model's own code)",
+    )
     add(
         "--pooling",
         action="append",

@@ -22,6 +22,7 @@ class ExportConfig:
         max_tokens: Longest input, special tokens included; None for the model's own limit.
         pooling: Pooling modes instead of the checkpoint's.
         normalize: Whether vectors have unit length, instead of the checkpoint's own rule.
+        task_adapter: The one of a model's adapters to merge into its weights; None for none.
         hf_overrides: Values that replace those of config.json, nested objects merged.
     """
 
@@ -33,6 +34,7 @@ class ExportConfig:
     max_tokens: int | None = None
     pooling: tuple[PoolingMode, ...] | None = None
     normalize: bool | None = None
+    task_adapter: str | None = None
     hf_overrides: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def __post_init__(self) -> None:

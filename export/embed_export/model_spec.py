@@ -80,6 +80,12 @@ def settle(
     normalize = config.normalize
     if normalize is None:
         normalize = modules.normalize if modules.normalize is not None else True
+    prompts = checkpoint.prompts or recipe.prompts
+    default_prompt = files.default_prompt if checkpoint.prompts else recipe.default_prompt
+    task = config.task_adapter
+    if task is not None and task in prompts:
+        # The weights are for this task now: no other prompt fits them, and this one always does.
+        prompts, default_prompt = {task: prompts[task]}, task
     return ModelSpec(
         shape=shape,
         pooling=pooling,
@@ -87,8 +93,8 @@ def settle(
         normalize=normalize,
         dimensions=_dimensions(checkpoint, shape, pooling),
         max_tokens=_max_tokens(config, files.max_tokens, shape, tokenizer),
-        prompts=checkpoint.prompts or recipe.prompts,
-        default_prompt=files.default_prompt if checkpoint.prompts else recipe.default_prompt,
+        prompts=prompts,
+        default_prompt=default_prompt,
         similarity=files.similarity or "cosine",
     )
 

@@ -5,8 +5,9 @@
 
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from importlib.metadata import version
-from typing import Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,9 @@ from embed_export.pooler import SMALLEST_NORM
 from embed_export.probe import Reference
 from embed_export.progress import Advance
 from embed_export.quiet import quiet_transformers
-from embed_export.recipes import Recipe
+from embed_export.recipes import Original, Recipe
 from embed_export.tokenizer import ResolvedTokenizer
+from embed_export.weights import Weights, strip_prefix
 from embed_runtime.manifest import Activation, PoolingMode
 
 _DoubleArray: TypeAlias = npt.NDArray[np.float64]
@@ -59,27 +61,23 @@ def run_original(
 ) -> Reference:
     """Embed the probe texts with the original model, one at a time.
 
-    Nothing here uses our graphs, kernels or batches: token vectors come from transformers, and
-    pooling is written once more, for one text and in float64.
+    Nothing here uses our graphs, kernels or batches: token vectors come from transformers, or from
+    the recipe's own plain computation where that has no such model, and pooling is written once
+    more, for one text and in float64.
 
     Raises:
         ExportError: transformers cannot load the checkpoint, or finds weights missing.
     """
-    model = _load(checkpoint, recipe)
+    run = _load(checkpoint, recipe)
     head = recipe.native_head and recipe.native_head(checkpoint.config, checkpoint.weights)
     vectors: list[_DoubleArray] = []
     max_activation = 0.0
     with torch.inference_mode():
         for index, text in enumerate(texts):
-            input_ids = torch.tensor([tokenizer.encode(text, max_tokens=spec.max_tokens)])
-            outputs = model(
-                input_ids=input_ids,
-                attention_mask=torch.ones_like(input_ids),
-                output_hidden_states=True,
-            )
-            largest = max(float(states.abs().max()) for states in outputs.hidden_states)
+            states = run(tokenizer.encode(text, max_tokens=spec.max_tokens))
+            largest = max(float(np.abs(layer).max()) for layer in states)
             max_activation = max(max_activation, largest)
-            tokens: _DoubleArray = outputs.last_hidden_state[0].double().numpy()
+            tokens = states[-1]
             if head is not None:
                 tokens = tokens @ head.astype(np.float64).T
             vectors.append(_finish(tokens, spec))
@@ -92,20 +90,27 @@ def run_original(
     )
 
 
-def _load(checkpoint: Checkpoint, recipe: Recipe) -> _Backbone:
+def _load(checkpoint: Checkpoint, recipe: Recipe) -> Original:
     """Load the backbone in float32; weights that are missing stop the export.
 
     transformers only warns about them, and fills in random numbers.
     """
+    weights = checkpoint.weights.renamed(strip_prefix(*recipe.prefixes))
+    if recipe.original is not None:
+        return recipe.original(checkpoint.config, weights)
     try:
         with quiet_transformers():
-            native = dict(recipe.native_config(checkpoint.config))
+            # A copy to the bottom: transformers completes nested objects in place.
+            native = deepcopy(dict(recipe.native_config(checkpoint.config)))
             config = transformers.CONFIG_MAPPING[str(native["model_type"])].from_dict(native)
-            model, loading = transformers.AutoModel.from_pretrained(
-                checkpoint.model_folder,
+            tensors = _native_tensors(checkpoint, recipe, weights)
+            # The automatic class would ask for a folder even where tensors are given.
+            model_class: Any = transformers.MODEL_MAPPING[type(config)]
+            model, loading = model_class.from_pretrained(
+                checkpoint.model_folder if tensors is None else None,
                 config=config,
+                state_dict=tensors,
                 dtype=torch.float32,
-                trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
             )
@@ -118,7 +123,27 @@ def _load(checkpoint: Checkpoint, recipe: Recipe) -> _Backbone:
     )
     if missing:
         raise ExportError(f"the original model lacks weight {missing[0]!r}; fetch it again")
-    return cast("_Backbone", model)
+    return lambda row: _hidden_states(cast("_Backbone", model), row)
+
+
+def _native_tensors(
+    checkpoint: Checkpoint, recipe: Recipe, weights: Weights
+) -> dict[str, torch.Tensor] | None:
+    if recipe.native_weights is None:
+        return None
+    tensors = recipe.native_weights(checkpoint.config, weights)
+    return {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
+
+
+def _hidden_states(model: _Backbone, row: Sequence[int]) -> list[_DoubleArray]:
+    input_ids = torch.tensor([list(row)])
+    outputs = model(
+        input_ids=input_ids,
+        attention_mask=torch.ones_like(input_ids),
+        output_hidden_states=True,
+    )
+    states = (*outputs.hidden_states, outputs.last_hidden_state)
+    return [layer[0].double().numpy() for layer in states]
 
 
 def _finish(tokens: _DoubleArray, spec: ModelSpec) -> _DoubleArray:

@@ -6,7 +6,7 @@ from embed_export.checkpoint import Checkpoint, open_checkpoint
 from embed_export.config import ExportConfig
 from embed_export.errors import UnsupportedModelError
 from embed_export.model_spec import ModelSpec, settle
-from embed_export.recipes import Recipe, find_recipe
+from embed_export.recipes import TASK_ADAPTER, Recipe, find_recipe
 from embed_export.tokenizer import ResolvedTokenizer, prove_tokenizer, resolve_tokenizer
 from embed_runtime.manifest import Pooling
 
@@ -37,13 +37,21 @@ def read_source(config: ExportConfig) -> Source:
         UnsupportedModelError: Nobody wrote a recipe, or the files ask for something we cannot do.
         ExportError: The checkpoint is missing, damaged, or contradicts itself or the user.
     """
+    overrides = dict(config.hf_overrides)
+    if config.task_adapter is not None:
+        overrides[TASK_ADAPTER] = config.task_adapter
     checkpoint = open_checkpoint(
         config.model,
         revision=config.revision,
-        hf_overrides=config.hf_overrides,
+        hf_overrides=overrides,
         pooling=Pooling(modes=config.pooling) if config.pooling else None,
     )
     recipe = find_recipe(checkpoint.config, checkpoint.architecture)
+    if config.task_adapter is not None and not recipe.has_task_adapters:
+        raise UnsupportedModelError(
+            f"--task-adapter={config.task_adapter}: {checkpoint.architecture} has no adapters;"
+            " leave it out"
+        )
     if config.precision not in recipe.precisions:
         raise UnsupportedModelError(
             f"{checkpoint.architecture} cannot be exported in {config.precision}, its activations"

@@ -4,15 +4,13 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import pytest
-import torch
-import transformers
 from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 from tokenizers import Tokenizer
 
@@ -21,11 +19,17 @@ from embed_export.dialects import write_graphs
 from embed_export.errors import ExportError
 from embed_export.reference import run_original
 from embed_export.source import Source, read_source
+from embed_runtime.engines import BuildSpec, get_backend
 from embed_runtime.manifest import Dialect
 
 Array = npt.NDArray[Any]
 Settings = dict[str, Any]
 Tensors = dict[str, Array]
+
+# Their types are loose.
+torch: Any = import_module("torch")
+transformers: Any = import_module("transformers")
+onnxruntime: Any = import_module("onnxruntime")
 
 HIDDEN, INNER, HEADS, POSITIONS = 32, 64, 4, 256
 LONG = 8192
@@ -114,6 +118,55 @@ def _nomic(maker: Maker, config: Settings) -> None:
         maker.norm(f"{name}.norm2", hidden)
 
 
+def _nomic_moe(maker: Maker, config: Settings) -> None:
+    hidden, inner, experts = config["n_embd"], config["n_inner"], config["num_experts"]
+    _words(maker, config, hidden)
+    maker.norm("emb_ln", hidden)
+    for index in range(config["n_layer"]):
+        name = f"encoder.layers.{index}"
+        maker.linear(f"{name}.attn.Wqkv", 3 * hidden, hidden, bias=True)
+        maker.linear(f"{name}.attn.out_proj", hidden, hidden, bias=True)
+        maker.norm(f"{name}.norm1", hidden)
+        if index % config["moe_every_n_layers"] == 1:
+            maker.linear(f"{name}.mlp.router.layer", experts, hidden, bias=False)
+            maker.table(f"{name}.mlp.experts.mlp.w1", experts * inner, hidden)
+            maker.table(f"{name}.mlp.experts.mlp.w2", experts * inner, hidden)
+            maker.table(f"{name}.mlp.experts.bias", hidden)
+        else:
+            maker.linear(f"{name}.mlp.fc1", inner, hidden, bias=True)
+            maker.linear(f"{name}.mlp.fc2", hidden, inner, bias=True)
+        maker.norm(f"{name}.norm2", hidden)
+
+
+def _jina(maker: Maker, config: Settings) -> None:
+    hidden, inner, rank = config["hidden_size"], config["intermediate_size"], config["lora_rank"]
+    tasks = len(config["lora_adaptations"])
+
+    def table(name: str, rows: int) -> None:
+        maker.table(f"{name}.parametrizations.weight.original", rows, hidden)
+        maker.table(f"{name}.parametrizations.weight.0.lora_A", tasks, rows, rank)
+        maker.table(f"{name}.parametrizations.weight.0.lora_B", tasks, rank, hidden)
+
+    def linear(name: str, out_features: int, in_features: int) -> None:
+        maker.table(f"{name}.parametrizations.weight.original", out_features, in_features)
+        maker.table(f"{name}.parametrizations.weight.0.lora_A", tasks, rank, in_features)
+        maker.table(f"{name}.parametrizations.weight.0.lora_B", tasks, out_features, rank)
+        maker.table(f"{name}.bias", out_features)
+
+    table("roberta.embeddings.word_embeddings", config["vocab_size"])
+    table("roberta.embeddings.token_type_embeddings", config["type_vocab_size"])
+    maker.norm("roberta.emb_ln", hidden)
+    for index in range(config["num_hidden_layers"]):
+        name = f"roberta.encoder.layers.{index}"
+        linear(f"{name}.mixer.Wqkv", 3 * hidden, hidden)
+        linear(f"{name}.mixer.out_proj", hidden, hidden)
+        maker.norm(f"{name}.norm1", hidden)
+        linear(f"{name}.mlp.fc1", inner, hidden)
+        linear(f"{name}.mlp.fc2", hidden, inner)
+        maker.norm(f"{name}.norm2", hidden)
+    linear("roberta.pooler.dense", hidden, hidden)
+
+
 _SIZES: Settings = {
     "hidden_size": HIDDEN,
     "num_hidden_layers": 2,
@@ -121,6 +174,7 @@ _SIZES: Settings = {
     "intermediate_size": INNER,
     "max_position_embeddings": POSITIONS,
 }
+_USUAL = ("hidden_size", "intermediate_size", "num_attention_heads")
 _GTE: Settings = {
     **_SIZES,
     "type_vocab_size": 1,
@@ -203,6 +257,27 @@ _MODERNBERT: Settings = {
     "pad_token_id": 0,
 }
 
+_JINA: Settings = {
+    **_SIZES,
+    "max_position_embeddings": POSITIONS + 2,
+    "auto_map": {"AutoModel": "jinaai/xlm-roberta-flash-implementation--modeling_lora.Model"},
+    "position_embedding_type": "rotary",
+    "rotary_emb_base": 20000.0,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-5,
+    "type_vocab_size": 1,
+    "pad_token_id": 1,
+    "lora_adaptations": ["retrieval.query", "separation", "text-matching"],
+    "lora_rank": 4,
+    "lora_alpha": 2,
+    "matryoshka_dimensions": [16, 32],
+    "task_instructions": {
+        "retrieval.query": "Represent the query for retrieving evidence documents: ",
+        "separation": "",
+        "text-matching": "",
+    },
+}
+
 FAMILIES = {
     "modernbert": Family(
         config={"architectures": ["ModernBertModel"], "model_type": "modernbert", **_MODERNBERT},
@@ -242,6 +317,42 @@ FAMILIES = {
         },
         tensors=_nomic,
         native=_NOMIC_NATIVE,
+    ),
+    "nomic-bert-moe": Family(
+        config={
+            "architectures": ["NomicBertModel"],
+            "model_type": "nomic_bert",
+            "auto_map": {"AutoModel": "nomic-ai/nomic-bert-2048--modeling.NomicBertModel"},
+            **_NOMIC,
+            "n_layer": 4,
+            "layer_norm_epsilon": 1e-5,
+            "rotary_emb_base": 10000,
+            "activation_function": "gelu",
+            "qkv_proj_bias": True,
+            "mlp_fc1_bias": True,
+            "mlp_fc2_bias": True,
+            "type_vocab_size": 1,
+            "moe_every_n_layers": 2,
+            "moe_top_k": 2,
+            "moe_normalize_expert_weights": False,
+            "num_experts": 4,
+            "num_shared_experts": 0,
+            "expert_choice_router": False,
+            "ffn_div": 1,
+        },
+        tensors=_nomic_moe,
+        native={},
+    ),
+    "jina-embeddings-v3": Family(
+        config={"architectures": ["XLMRobertaModel"], "model_type": "xlm-roberta", **_JINA},
+        tensors=_jina,
+        native={
+            **_SIZES,
+            "model_type": "jina_embeddings_v3",
+            "type_vocab_size": 1,
+            "layer_norm_eps": 1e-5,
+            "rope_theta": 20000.0,
+        },
     ),
 }
 Original = Callable[[Sequence[int]], Array]
@@ -328,15 +439,18 @@ def run_graphs(tmp_path: Path) -> Callable[..., dict[Dialect, Array]]:
     return run_graphs
 
 
-def load_native(tiny: Tiny, name: str, **native: Any) -> Any:
-    """Load transformers' class in float32."""
+def load_native(tiny: Tiny, name: str, state: Any = None, **native: Any) -> Any:
+    """Load transformers' class in float32, from the checkpoint or from tensors given."""
     family = FAMILIES[name]
     settings = {key: tiny.config[key] for key in family.as_published}
     settings |= {**family.native, **native}
-    config: Any = transformers.CONFIG_MAPPING[settings["model_type"]].from_dict(settings)
-    model: Any
-    model, loading = transformers.AutoModel.from_pretrained(
-        tiny.folder, config=config, dtype=torch.float32, output_loading_info=True
+    config = transformers.CONFIG_MAPPING[settings["model_type"]].from_dict(settings)
+    model, loading = transformers.MODEL_MAPPING[type(config)].from_pretrained(
+        tiny.folder if state is None else None,
+        config=config,
+        state_dict=state,
+        dtype=torch.float32,
+        output_loading_info=True,
     )
     assert not {key for key in loading["missing_keys"] if not key.startswith("pooler.")}
     return model.eval()
@@ -395,19 +509,129 @@ def test_mgte_stretches_its_rotation_its_own_way(make: Make, run_graphs: RunGrap
     check(tiny.source(), run_alone(model), run_graphs)
 
 
+def test_a_mixture_of_experts_is_what_its_formula_says(make: Make, run_graphs: RunGraphs) -> None:
+    tiny = make("nomic-bert-moe")
+    check(tiny.source(), lambda row: run_mixture(tiny, row), run_graphs)
+
+
+@pytest.mark.parametrize("task", [None, "retrieval.query", "text-matching"])
+def test_an_adapter_is_merged(make: Make, run_graphs: RunGraphs, task: str | None) -> None:
+    tiny = make("jina-embeddings-v3")
+    source = tiny.source(task_adapter=task)
+    state = merge_adapter(tiny, task)
+    original = run_alone(load_native(tiny, "jina-embeddings-v3", state))
+    check(source, original, run_graphs)
+    if task is None:
+        assert source.spec.default_prompt is None
+        assert source.spec.prompts == tiny.config["task_instructions"]
+    else:
+        assert source.spec.default_prompt == task
+        assert source.spec.prompts == {task: tiny.config["task_instructions"][task]}
+    assert source.spec.max_tokens == POSITIONS
+    assert source.spec.dimensions.matryoshka == (16, 32)
+
+
+def merge_adapter(tiny: Tiny, task: str | None) -> dict[str, Any]:
+    """Merge a task's adapter as the model's own code adds it: transposed for embeddings."""
+    part = ".parametrizations.weight"
+    state: dict[str, Any] = {}
+    for name, tensor in tiny.tensors.items():
+        plain = name.removeprefix("roberta.")
+        if name.endswith(f"{part}.original"):
+            stem = name.removesuffix(".original")
+            if task is not None:
+                index = tiny.config["lora_adaptations"].index(task)
+                first, second = (tiny.tensors[f"{stem}.0.lora_{kind}"][index] for kind in "AB")
+                change = first @ second if "embeddings" in name else second @ first
+                scale = tiny.config["lora_alpha"] / tiny.config["lora_rank"]
+                tensor = (tensor + scale * change).astype(np.float32)
+            plain = plain.replace(f"{part}.original", ".weight")
+        elif part in name:
+            continue
+        state[plain] = torch.from_numpy(tensor)
+    return state
+
+
+def test_an_adapter_the_model_lacks_is_refused(make: Make) -> None:
+    tiny = make("jina-embeddings-v3")
+    with pytest.raises(ExportError, match=r"retrieval\.query, separation, text-matching"):
+        tiny.source(task_adapter="retrieval")
+    with pytest.raises(ExportError, match="GteModel has no adapters"):
+        make("gte").source(task_adapter="retrieval.query")
+
+
+def run_mixture(tiny: Tiny, row: Sequence[int]) -> Array:
+    """Compute Nomic BERT v2 with torch's own layers, experts by a loop; [T, H]."""
+    functional = torch.nn.functional
+    weights = {name: torch.from_numpy(tensor) for name, tensor in tiny.tensors.items()}
+    size, epsilon = HIDDEN // HEADS, tiny.config["layer_norm_epsilon"]
+
+    def linear(values: Any, name: str) -> Any:
+        return functional.linear(values, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    def norm(values: Any, name: str) -> Any:
+        weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        return functional.layer_norm(values, (HIDDEN,), weight, bias, epsilon)
+
+    turns = tiny.config["rotary_emb_base"] ** -(torch.arange(0, size, 2) / size)
+    angles = torch.outer(torch.arange(len(row)), turns).repeat(1, 2)
+
+    def rotate(heads: Any) -> Any:
+        first, second = heads.chunk(2, dim=-1)
+        return heads * angles.cos() + torch.cat([-second, first], dim=-1) * angles.sin()
+
+    def mixture(values: Any, name: str) -> Any:
+        shares = functional.linear(values, weights[f"{name}.router.layer.weight"]).softmax(dim=-1)
+        total = weights[f"{name}.experts.bias"].expand(len(row), HIDDEN).clone()
+        first, second = (
+            weights[f"{name}.experts.mlp.{kind}"].unflatten(0, (-1, INNER)) for kind in ("w1", "w2")
+        )
+        for token, (best, experts) in enumerate(zip(*shares.topk(2), strict=True)):
+            for share, expert in zip(best, experts, strict=True):
+                inner = functional.gelu(first[expert] @ values[token])
+                total[token] += share * (inner @ second[expert])
+        return total
+
+    states = weights["embeddings.word_embeddings.weight"][list(row)]
+    states = norm(states + weights["embeddings.token_type_embeddings.weight"][0], "emb_ln")
+    for index in range(tiny.config["n_layer"]):
+        name = f"encoder.layers.{index}"
+        qkv = linear(states, f"{name}.attn.Wqkv").unflatten(-1, (3, HEADS, size))
+        queries, keys, values = qkv.permute(1, 2, 0, 3)
+        mixed = functional.scaled_dot_product_attention(
+            rotate(queries)[None], rotate(keys)[None], values[None]
+        )
+        attended = linear(mixed[0].transpose(0, 1).flatten(1), f"{name}.attn.out_proj")
+        states = norm(states + attended, f"{name}.norm1")
+        if index % 2:
+            outer = mixture(states, f"{name}.mlp")
+        else:
+            outer = linear(functional.gelu(linear(states, f"{name}.mlp.fc1")), f"{name}.mlp.fc2")
+        states = norm(states + outer, f"{name}.norm2")
+    tokens: Array = states.numpy()
+    return tokens
+
+
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_the_exporter_loads_the_same_original(make: Make, run_graphs: RunGraphs, name: str) -> None:
     source = make(name).source()
     texts = ["a", "the quick brown fox", "retrieval needs vectors that are right " * 4]
+    finished: list[int] = []
+
+    def advance(done: int, total: int) -> None:
+        assert total == len(texts)
+        finished.append(done)
+
     reference = run_original(
         source.checkpoint,
         source.recipe,
         source.spec,
         source.tokenizer,
         texts,
-        lambda done, total: None,
+        advance,
     )
     assert source.spec.normalize
+    assert finished == [1, 2, 3]
     for text, expected in zip(texts, reference.vectors, strict=True):
         tokens = run_graphs(source, [source.tokenizer.encode(text, max_tokens=POSITIONS)])["packed"]
         vector = tokens.mean(axis=0) if source.spec.pooling.modes == ("mean",) else tokens[0]
@@ -428,6 +652,14 @@ def test_the_exporter_loads_the_same_original(make: Make, run_graphs: RunGraphs,
         ("nomic-bert", {"rotary_emb_fraction": 0.5}, "'rotary_emb_fraction' is 0.5"),
         ("nomic-bert", {"rotary_emb_scale_base": 512}, "'rotary_emb_scale_base' is 512"),
         ("nomic-bert", {"use_rms_norm": True}, "'use_rms_norm' is true"),
+        ("nomic-bert", {"activation_function": "gelu"}, "'activation_function' is \"gelu\""),
+        ("nomic-bert-moe", {"expert_choice_router": True}, "'expert_choice_router' is true"),
+        (
+            "nomic-bert-moe",
+            {"moe_normalize_expert_weights": True},
+            "'moe_normalize_expert_weights'",
+        ),
+        ("nomic-bert-moe", {"moe_top_k": 5}, "moe_top_k=5 must be from 1 to num_experts=4"),
         (
             "nomic-bert",
             {"rotary_scaling_factor": 2, "max_trained_positions": None},
@@ -475,6 +707,32 @@ def test_texts_as_long_as_the_model_takes(
     assert cosine(tokens, expected) >= 0.99999
 
 
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_tensorrt_rtx_makes_each_attention_one_kernel(
+    make: Make, tmp_path: Path, name: str
+) -> None:
+    backend = get_backend("tensorrt_rtx")
+    if not backend.probe().can_build:
+        pytest.skip(f"needs TensorRT-RTX: {backend.probe().reason}")
+    width, inner, heads = ("n_embd", "n_inner", "n_head") if "nomic" in name else _USUAL
+    # Two heads of 64, as the published models have them.
+    source = make(name, **{width: 128, inner: 128, heads: 2}).source(precision="fp16")
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    write_graphs(folder, source)
+    built = backend.build(
+        BuildSpec(
+            folder=folder,
+            graph="graphs/packed-fp16.onnx",
+            dialect="packed-fp16",
+            precision="fp16",
+            max_tokens=source.spec.max_tokens,
+            num_layers=source.spec.shape.num_layers,
+        )
+    )
+    assert built.num_fused_attention == source.spec.shape.num_layers
+
+
 def test_nomic_stops_where_its_rotation_was_trained_to(make: Make) -> None:
     source = make("nomic-bert", max_trained_positions=64, rotary_scaling_factor=2).source()
     assert source.spec.max_tokens == 64
@@ -484,9 +742,11 @@ def test_defaults_where_no_file_says_them(make: Make) -> None:
     pooling = {name: make(name).source().spec.pooling.modes for name in sorted(FAMILIES)}
     assert pooling == {
         "gte": ("cls",),
+        "jina-embeddings-v3": ("mean",),
         "modernbert": ("cls",),
         "new": ("cls",),
         "nomic-bert": ("mean",),
+        "nomic-bert-moe": ("mean",),
     }
 
 
@@ -504,7 +764,7 @@ def test_a_weight_too_few_or_too_many_is_named(make: Make, tmp_path: Path, name:
     tensors = {key: tensor for key, tensor in tiny.tensors.items() if key != lost}
     save_file(tensors, tiny.folder / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "few").mkdir()
-    with pytest.raises(ExportError, match=re.escape(lost.removeprefix("new."))):
+    with pytest.raises(ExportError, match=re.escape(lost.split(".", 1)[1])):
         write_graphs(tmp_path / "few", tiny.source())
     tensors = {**tiny.tensors, f"{kept[0]}.extra": np.zeros(1, np.float32)}
     save_file(tensors, tiny.folder / "model.safetensors", metadata={"format": "pt"})

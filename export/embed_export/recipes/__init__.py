@@ -2,11 +2,15 @@
 
 import pkgutil
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from embed_export.errors import ExportError, UnsupportedModelError
 from embed_export.graph import Graph, Value
@@ -15,6 +19,11 @@ from embed_export.layers import Activation
 from embed_export.weights import Weights
 from embed_runtime.manifest import PoolingMode, Positions
 from embed_runtime.types import FloatArray, Precision
+
+# Where the user's choice of an adapter stands in a config.json, as if that had it.
+TASK_ADAPTER = "task_adapter"
+
+Original: TypeAlias = Callable[[Sequence[int]], Sequence[npt.NDArray[np.float64]]]
 
 # transformers' names (activations.py, ACT2FN) for the functions `layers.activate` knows.
 _ACTIVATIONS: dict[str, Activation] = {
@@ -70,6 +79,10 @@ class Recipe:
         precisions: What such a model can be exported in.
         native_config: Turns config.json into that of transformers' own class for this model.
         native_head: Gives the [D, H] matrix which that class lacks, applied to each token.
+        native_weights: Gives the tensors for that class, where it cannot read the published ones.
+        original: Computes the model where transformers has no such class: from one row of ids to
+            its [T, H] states after each layer.
+        has_task_adapters: Whether it can merge the adapter that `TASK_ADAPTER` names.
     """
 
     architectures: tuple[str, ...]
@@ -88,6 +101,9 @@ class Recipe:
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
     native_config: Callable[[JsonObject], Mapping[str, object]] = _as_published
     native_head: Callable[[JsonObject, Weights], FloatArray] | None = None
+    native_weights: Callable[[JsonObject, Weights], Mapping[str, FloatArray]] | None = None
+    original: Callable[[JsonObject, Weights], Original] | None = None
+    has_task_adapters: bool = False
 
     def allows_unused(self, name: str) -> bool:
         """Tell whether a weight may stay unread."""

@@ -14,7 +14,6 @@ from embed_export.encoder import (
     scale_queries,
     word_embeddings,
 )
-from embed_export.errors import ExportError
 from embed_export.graph import Graph, Value
 from embed_export.json_object import JsonObject
 from embed_export.layers import Heads, layer_norm, merge, read_linear, read_norm
@@ -171,21 +170,6 @@ def _native_config(published: JsonObject) -> Mapping[str, object]:
     dropped = {"auto_map", "activation_function", *_NAMES}
     kept = {key: value for key, value in config.items() if key not in dropped}
     return {**kept, "hidden_act": "silu"}
-
-
-def num_experts(config: JsonObject) -> int:
-    """Return how many experts a layer of a mixture has; 0 for none.
-
-    Raises:
-        ExportError: Two settings contradict each other.
-    """
-    every = config.find("moe_every_n_layers", int, 0)
-    count = config.find("num_experts", int, 0)
-    if every > 0 and count < 1:
-        raise ExportError(
-            f"{config.source}: moe_every_n_layers={every} needs num_experts of 1 or more"
-        )
-    return count if every > 0 else 0
 
 
 RECIPE = Recipe(
