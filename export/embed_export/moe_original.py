@@ -1,4 +1,4 @@
-"""Nomic BERT v2 in plain numpy: the original to compare with, as transformers has no such model.
+"""Nomic BERT v2 written out plainly: the original to compare with; transformers has no such model.
 
 One text at a time, in float64, one expert after the other; nothing is shared with our graphs.
 """
@@ -13,7 +13,6 @@ from embed_export.json_object import JsonObject
 from embed_export.weights import Weights
 
 _DoubleArray = npt.NDArray[np.float64]
-_erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def nomic_moe_original(
@@ -81,14 +80,16 @@ class _Model:
             self._take(f"{name}.experts.mlp.{kind}", count * self._inner, self._width)
             for kind in ("w1", "w2")
         )
-        scores = np.exp(states @ router.T)
+        scores = states @ router.T
+        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
         shares = scores / scores.sum(axis=-1, keepdims=True)
         mixed = np.zeros_like(states)
-        for token, state in enumerate(states):
-            for expert in np.argsort(-shares[token], kind="stable")[:top_k]:
-                rows = slice(expert * self._inner, (expert + 1) * self._inner)
-                inner = _gelu(first[rows] @ state)
-                mixed[token] += shares[token, expert] * (inner @ second[rows])
+        chosen = np.argsort(-shares, axis=-1, kind="stable")[:, :top_k]
+        for expert in range(count):
+            tokens = np.flatnonzero((chosen == expert).any(axis=-1))
+            rows = slice(expert * self._inner, (expert + 1) * self._inner)
+            inner = _gelu(states[tokens] @ first[rows].T)
+            mixed[tokens] += shares[tokens, expert, None] * (inner @ second[rows])
         return mixed + self._take(f"{name}.experts.bias", self._width)
 
     def _linear(self, values: _DoubleArray, name: str, *shape: int) -> _DoubleArray:
@@ -109,7 +110,11 @@ class _Model:
 
 
 def _gelu(values: _DoubleArray) -> _DoubleArray:
-    activated: _DoubleArray = 0.5 * values * (1 + _erf(values / math.sqrt(2)))
+    # Imported late: recipes are listed where torch is not installed, and numpy has no erf.
+    import torch
+
+    tensor = torch.from_numpy(values)  # pyright: ignore[reportUnknownMemberType]
+    activated: _DoubleArray = torch.nn.functional.gelu(tensor).numpy()
     return activated
 
 

@@ -82,11 +82,12 @@ def run_original(
                 tokens = tokens @ head.astype(np.float64).T
             vectors.append(_finish(tokens, spec))
             advance(index + 1, len(texts))
+    libraries = ("torch", "transformers") if recipe.original is None else ("numpy", "torch")
     return Reference(
         texts=tuple(texts),
         vectors=np.stack(vectors).astype(np.float32),
         max_activation=max_activation,
-        versions={name: version(name) for name in ("torch", "transformers")},
+        versions={name: version(name) for name in libraries},
     )
 
 
