@@ -150,11 +150,12 @@ def make_spec(make_bundle: MakeBundle) -> MakeSpec:
         )
         computes = get_backend(backend).precision(precision)
         assert computes is not None
+        dialect = get_backend(backend).dialect(precision)
         engine = EngineEntry(
             backend=backend,
-            file="graphs/packed.onnx",
-            files=("graphs/packed.onnx", "graphs/weights.bin"),
-            dialect="packed",
+            file=f"graphs/{dialect}.onnx",
+            files=(f"graphs/{dialect}.onnx", "graphs/weights.bin"),
+            dialect=dialect,
             precision=computes,
             device="cpu",
             producer="",

@@ -111,7 +111,9 @@ def _session_options(library: ModuleType, spec: LoadSpec) -> Any:
     options.intra_op_num_threads = spec.num_threads or num_usable_cores()
     # Threads that spin between calls take the cores from tokenizers and servers.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Plans memory for shapes seen before; ours change with every batch.
+    # Both keep memory for shapes seen before, and ours change with every batch. Measured on
+    # MiniLM: 250 MB instead of 1,000, and not slower.
+    options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     # What it would print is in the exceptions.
     options.log_severity_level = _FATAL

@@ -35,7 +35,7 @@ def build(edition: Edition, spec: BuildSpec) -> BuiltEngine:
     builder = trt.Builder(log.logger)
     network = _parse(edition, trt, log, builder, spec.folder / spec.graph)
     profiles = plan_profiles(spec.max_tokens)
-    config = _configure(trt, builder, network, profiles)
+    config = configure(trt, builder, network, profiles)
     if edition.portable:
         _set_targets(trt, config)
     plan = builder.build_serialized_network(network, config)
@@ -75,7 +75,8 @@ def _parse(edition: Edition, trt: Trt, log: Log, builder: Trt, path: Path) -> Tr
     return network
 
 
-def _configure(trt: Trt, builder: Trt, network: Trt, profiles: Sequence[Profile]) -> Trt:
+def configure(trt: Trt, builder: Trt, network: Trt, profiles: Sequence[Profile]) -> Trt:
+    """Make the builder's config: exact float32, a log that lists layers, the profiles."""
     config = builder.create_builder_config()
     # Without it the log lists no layers.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED

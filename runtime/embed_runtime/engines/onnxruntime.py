@@ -38,5 +38,5 @@ BACKEND = Backend(
     probe=_probe,
     build=_build,
     load=_load,
-    max_batch_tokens=2048,
+    max_batch_tokens=512,
 )

@@ -104,6 +104,8 @@ def _load(spec: LoadSpec) -> Engine:
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": spec.num_threads or num_usable_cores(),
+            # Two processes that pin their threads pin them to the same cores.
+            "ENABLE_CPU_PINNING": False,
             # Said even for float32: the default is bfloat16 where the CPU has matrix units for it.
             "INFERENCE_PRECISION_HINT": (
                 _TYPES[precision] if _supports(library, precision) else "f32"
@@ -166,5 +168,5 @@ BACKEND = Backend(
     probe=_probe,
     build=_build,
     load=_load,
-    max_batch_tokens=2048,
+    max_batch_tokens=1024,
 )

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from onnx import TensorProto, helper
 
 from embed_runtime.engines import BuildSpec, BuiltEngine, LoadSpec, get_backend
 from embed_runtime.engines._cuda import CudaError
-from embed_runtime.engines._tensorrt_build import build, count_fused_attention
+from embed_runtime.engines._tensorrt_build import build, configure, count_fused_attention
 from embed_runtime.engines._tensorrt_library import Edition
+from embed_runtime.engines._tensorrt_profiles import plan_profiles
 from embed_runtime.errors import BundleError
 from embed_runtime.manifest import Manifest
 from embed_runtime.types import Precision
@@ -168,6 +170,43 @@ def test_the_full_edition_builds_nothing_without_a_gpu(
     monkeypatch.setattr("embed_runtime.engines._cuda.compute_capability", fail)
     with pytest.raises(BundleError, match=r"^tensorrt cannot build here: no NVIDIA driver$"):
         build(edition, _spec(tmp_path, "graphs/packed.onnx"))
+
+
+def test_float32_is_not_cut_to_tf32_and_inputs_get_every_profile() -> None:
+    """On a fake builder: a plan tells nothing of this where there is no GPU."""
+    cleared: list[str] = []
+    added: list[object] = []
+    profiles: list[dict[str, Any]] = []
+
+    def create_profile() -> SimpleNamespace:
+        shapes_of: dict[str, Any] = {}
+        profiles.append(shapes_of)
+
+        def set_shape(name: str, *shapes: tuple[int, ...]) -> None:
+            shapes_of[name] = shapes
+
+        return SimpleNamespace(set_shape=set_shape)
+
+    config = SimpleNamespace(clear_flag=cleared.append, add_optimization_profile=added.append)
+    builder = SimpleNamespace(
+        create_builder_config=lambda: config, create_optimization_profile=create_profile
+    )
+    inputs = [
+        SimpleNamespace(name="input_ids", shape=(-1,)),
+        SimpleNamespace(name="pad_index", shape=(-1, -1)),
+    ]
+    network = SimpleNamespace(num_inputs=2, get_input=inputs.__getitem__)
+    trt = SimpleNamespace(
+        ProfilingVerbosity=SimpleNamespace(DETAILED="DETAILED"),
+        BuilderFlag=SimpleNamespace(TF32="TF32"),
+    )
+    configure(trt, builder, network, plan_profiles(512)[:2])
+    assert cleared == ["TF32"]
+    assert len(added) == 2
+    assert profiles == [
+        {"input_ids": ((1,), (32,), (512,)), "pad_index": ((1, 1), (1, 32), (4, 512))},
+        {"input_ids": ((1,), (8192,), (16384,)), "pad_index": ((1, 1), (256, 32), (512, 64))},
+    ]
 
 
 def test_fused_layers_are_counted_in_the_last_list_and_per_profile() -> None:
