@@ -1,5 +1,6 @@
 """The graphs of a bundle: every dialect of one model, over one file of weights."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from embed_export.errors import ExportError
@@ -9,7 +10,7 @@ from embed_export.source import Source
 from embed_export.weights import layer_norm_names, strip_prefix
 from embed_runtime.manifest import Dialect
 from embed_runtime.manifest import Graph as GraphEntry
-from embed_runtime.types import Precision
+from embed_runtime.types import FloatArray, Precision
 
 _FOLDER = "graphs"
 _WEIGHTS_NAME = f"{_FOLDER}/weights.bin"
@@ -27,12 +28,21 @@ def dialects_for(precision: Precision) -> tuple[Dialect, ...]:
             return ("padded", "packed", "packed-fp16")
         case "bf16":
             return ("padded", "packed", "packed-bf16")
-        case "fp32" | "int8":
+        case "int8":
+            return ("padded", "packed", "packed-int8")
+        case "fp32":
             return ("padded", "packed")
 
 
-def write_graphs(folder: Path, source: Source) -> tuple[GraphEntry, ...]:
+def write_graphs(
+    folder: Path, source: Source, channel_maxima: Mapping[str, FloatArray] | None = None
+) -> tuple[GraphEntry, ...]:
     """Write every dialect; all of them share one file of weights.
+
+    Args:
+        folder: Where to, into a folder of their own.
+        source: The model.
+        channel_maxima: See `Graph`.
 
     Raises:
         ExportError: A weight is missing, has another shape, or is left over.
@@ -49,6 +59,7 @@ def write_graphs(folder: Path, source: Source) -> tuple[GraphEntry, ...]:
                 weights=file,
                 positions=spec.shape.positions,
                 max_tokens=spec.max_tokens,
+                channel_maxima=channel_maxima,
             )
             write_outputs(
                 graph,

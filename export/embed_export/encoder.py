@@ -134,7 +134,12 @@ def feed_forward(graph: Graph, values: Value, layers: FeedForward) -> Value:
     """Apply a feed-forward to each token."""
     inner = linear(graph, values, layers.up)
     if layers.gate is None:
-        return linear(graph, activate(graph, inner, layers.activation), layers.down)
+        return linear(
+            graph,
+            activate(graph, inner, layers.activation),
+            layers.down,
+            behind=layers.activation,
+        )
     halves = graph.ops("Split", [inner], {"axis": -1, "num_outputs": 2}, num_outputs=2)
     gate = activate(graph, halves[layers.gate], layers.activation)
     return linear(graph, graph.op("Mul", [gate, halves[1 - layers.gate]]), layers.down)

@@ -8,6 +8,7 @@ import msgspec
 
 from embed_export.build import build_engine
 from embed_export.bundle import bundle_folder, check_output, default_output, describe_files
+from embed_export.channels import measure_channels
 from embed_export.config import ExportConfig
 from embed_export.corpus import probe_texts
 from embed_export.dialects import graph_name, write_graphs
@@ -33,7 +34,8 @@ from embed_runtime.manifest import (
 from embed_runtime.manifest import Graph as GraphEntry
 from embed_runtime.types import Precision
 
-_NUM_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+# Of int8 there is a float32 copy for a while, and nothing else.
+_NUM_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 4}
 # Its vectors mean nothing.
 _NOT_FOR_EXPORT = {"dummy"}
 
@@ -55,10 +57,14 @@ def export_bundle(config: ExportConfig, steps: Steps | None = None) -> tuple[Pat
     with steps.step(f"Reading {config.model}"):
         source = read_source(config)
     with bundle_folder(output, num_bytes=_estimate_bytes(source, backends)) as folder:
+        channel_maxima = None
+        if config.precision == "int8":
+            with steps.step("Measuring activations") as advance:
+                channel_maxima = measure_channels(source, folder, advance)
         # First what finds most mistakes in a checkpoint, and says them best.
         with steps.step("Writing graphs and weights"):
             (folder / TOKENIZER_NAME).write_text(source.tokenizer.tokenizer_json, encoding="utf-8")
-            graphs = write_graphs(folder, source)
+            graphs = write_graphs(folder, source, channel_maxima)
         with steps.step("Running the original model") as advance:
             texts = probe_texts(source.spec.max_tokens, source.tokenizer.count)
             reference = run_original(

@@ -50,6 +50,7 @@ _COMPUTE: dict[Dialect, Precision] = {
     "packed": "fp32",
     "packed-fp16": "fp16",
     "packed-bf16": "bf16",
+    "packed-int8": "fp32",
 }
 
 
@@ -129,6 +130,8 @@ class Graph:
         storage: The precision that matrices are stored in.
         compute: The precision that layers compute in; pooling and norms of vectors use float32.
         max_tokens: Longest row the graph must take.
+        channel_maxima: [in_features] largest magnitudes seen in what a linear layer reads, under
+            the name of its weight; int8 wants them.
     """
 
     def __init__(
@@ -139,10 +142,12 @@ class Graph:
         weights: WeightsFile,
         positions: Positions,
         max_tokens: int,
+        channel_maxima: Mapping[str, FloatArray] | None = None,
     ) -> None:
         self.dialect: Dialect = dialect
         self.storage: Precision = storage
         self.max_tokens = max_tokens
+        self.channel_maxima: Mapping[str, FloatArray] = channel_maxima or {}
         self.compute: Precision = _COMPUTE[dialect]
         self._weights = weights
         self._positions = positions
@@ -161,10 +166,15 @@ class Graph:
     # Nodes and constants.
 
     def op(
-        self, kind: str, inputs: Sequence[Value], attributes: Mapping[str, Attribute] | None = None
+        self,
+        kind: str,
+        inputs: Sequence[Value],
+        attributes: Mapping[str, Attribute] | None = None,
+        *,
+        domain: str = "",
     ) -> Value:
         """Add a node with one output and return that output."""
-        return self.ops(kind, inputs, attributes, num_outputs=1)[0]
+        return self.ops(kind, inputs, attributes, num_outputs=1, domain=domain)[0]
 
     def ops(
         self,
@@ -173,11 +183,12 @@ class Graph:
         attributes: Mapping[str, Attribute] | None = None,
         *,
         num_outputs: int,
+        domain: str = "",
     ) -> list[Value]:
         """Add a node with several outputs and return them in order."""
         name = f"{kind}_{len(self._nodes)}"
         outputs = [name] if num_outputs == 1 else [f"{name}_{i}" for i in range(num_outputs)]
-        node = helper.make_node(kind, inputs, outputs, name=name)
+        node = helper.make_node(kind, inputs, outputs, name=name, domain=domain)
         for key, value in (attributes or {}).items():
             node.attribute.append(helper.make_attribute(key, value))
         self._nodes.append(node)
@@ -305,7 +316,10 @@ class Graph:
                 list(self._outputs.values()),
                 list(self._initializers.values()),
             ),
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=[
+                helper.make_opsetid(domain, 1 if domain else OPSET)
+                for domain in sorted({"", *(node.domain for node in self._nodes)})
+            ],
             ir_version=IR_VERSION,
             producer_name="embed-export",
         )

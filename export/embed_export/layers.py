@@ -5,19 +5,22 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-from onnx import TensorProto
 
+from embed_export import int8
 from embed_export.graph import Graph, Value
 from embed_export.weights import Weights
 from embed_runtime.types import FloatArray
 
 Activation: TypeAlias = Literal["gelu", "gelu_tanh", "relu", "tanh", "sigmoid", "silu", "identity"]
 
-# The largest magnitude of symmetric int8, and the zero point that makes it uint8.
-INT8_LIMIT = 127.0
-UINT8_ZERO = 128
-# Keeps the scale of an all-zero row from being zero; any smaller activation rounds to zero anyway.
-SMALLEST_SCALE = 1e-8
+# What an activation function's output is never below, of those that stay near zero on one side.
+_LOWEST: dict[Activation, float] = {
+    "gelu": -0.1701,
+    "gelu_tanh": -0.1701,
+    "silu": -0.2785,
+    "relu": 0.0,
+    "sigmoid": 0.0,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,20 +156,19 @@ def scale(layer: Linear, factor: float) -> Linear:
 def embed(graph: Graph, name: str, ids: Value, table: Callable[[], FloatArray]) -> Value:
     """Look rows of a table up, in the compute precision."""
     if graph.storage == "int8":
-        rows = graph.op("Gather", [graph.stored(name, "int8", lambda: _int8_rows(table())), ids])
-        scales = graph.stored(f"{name}.scale", "fp32", lambda: _row_scales(table()))
-        return graph.op("Mul", [graph.cast(rows, "fp32"), graph.op("Gather", [scales, ids])])
+        return int8.embed_rows(graph, name, ids, table)
     # Converted after the look-up: a few rows instead of the whole table.
     rows = graph.op("Gather", [graph.stored(name, graph.storage, table), ids])
     return rows if graph.storage == graph.compute else graph.cast(rows, graph.compute)
 
 
-def linear(graph: Graph, values: Value, layer: Linear) -> Value:
-    """Apply a linear layer to the last axis."""
+def linear(graph: Graph, values: Value, layer: Linear, *, behind: Activation = "identity") -> Value:
+    """Apply a linear layer to the last axis; `behind` is the function that made the values."""
+    name = f"{layer.name}.weight"
     if graph.storage == "int8":
-        product = _int8_product(graph, values, layer)
+        product = int8.product(graph, values, name, layer.weight, _LOWEST.get(behind))
     else:
-        matrix = graph.matrix(f"{layer.name}.weight", lambda: layer.weight().T)
+        matrix = graph.matrix(name, lambda: layer.weight().T)
         product = graph.op("MatMul", [values, matrix])
     if layer.bias is None:
         return product
@@ -292,39 +294,5 @@ def post_norm_block(
         graph, graph.op("Add", [attended, hidden_states]), block.attention_norm
     )
     inner = activate(graph, linear(graph, hidden_states, block.up), activation)
-    outer = linear(graph, inner, block.down)
+    outer = linear(graph, inner, block.down, behind=activation)
     return layer_norm(graph, graph.op("Add", [outer, hidden_states]), block.output_norm)
-
-
-def _int8_rows(table: FloatArray) -> FloatArray:
-    levels: FloatArray = np.rint(table / _row_scales(table))
-    return levels
-
-
-def _row_scales(table: FloatArray) -> FloatArray:
-    """[rows, 1] scales that map each row's largest magnitude to `INT8_LIMIT`."""
-    largest = np.abs(table).max(axis=1, keepdims=True)
-    scales: FloatArray = np.maximum(largest / INT8_LIMIT, SMALLEST_SCALE).astype(np.float32)
-    return scales
-
-
-def _int8_product(graph: Graph, values: Value, layer: Linear) -> Value:
-    """Multiply in int8: weights scaled per output, activations per token as they come.
-
-    One scale a token, not one a tensor: a few outlier tokens then cost nobody else precision.
-    """
-    name = f"{layer.name}.weight"
-    largest = graph.op("ReduceMax", [graph.op("Abs", [values]), graph.integers([-1])])
-    scales = graph.op("Div", [largest, graph.number(INT8_LIMIT)])
-    scales = graph.op("Max", [scales, graph.number(SMALLEST_SCALE)])
-    levels = graph.op("Round", [graph.op("Div", [values, scales])])
-    # uint8 with a zero point is the operand x86 int8 dot products want on the left.
-    levels = graph.op("Add", [levels, graph.number(UINT8_ZERO)])
-    levels = graph.op("Cast", [levels], {"to": TensorProto.UINT8})
-    matrix = graph.stored(name, "int8", lambda: _int8_rows(layer.weight()).T)
-    product = graph.op("MatMulInteger", [levels, matrix, graph.uint8(UINT8_ZERO)])
-    product = graph.op("Mul", [graph.cast(product, "fp32"), scales])
-    column_scales = graph.stored(
-        f"{name}.scale", "fp32", lambda: _row_scales(layer.weight()).reshape(-1)
-    )
-    return graph.op("Mul", [product, column_scales])

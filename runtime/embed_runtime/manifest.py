@@ -24,7 +24,7 @@ PoolingMode: TypeAlias = Literal[
 ]
 Similarity: TypeAlias = Literal["cosine", "dot", "euclidean", "manhattan"]
 Activation: TypeAlias = Literal["identity", "tanh", "relu", "gelu", "sigmoid", "silu"]
-Dialect: TypeAlias = Literal["padded", "packed", "packed-fp16", "packed-bf16"]
+Dialect: TypeAlias = Literal["padded", "packed", "packed-fp16", "packed-bf16", "packed-int8"]
 Device: TypeAlias = Literal["cpu", "cuda"]
 
 

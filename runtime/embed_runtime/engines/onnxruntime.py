@@ -33,7 +33,7 @@ def _load(spec: LoadSpec) -> Engine:
 
 BACKEND = Backend(
     extra=_EXTRA,
-    dialect=lambda _: "packed",
+    dialect=lambda precision: "packed-int8" if precision == "int8" else "packed",
     precision=_precision,
     probe=_probe,
     build=_build,
