@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import ModelProto, TensorProto, helper
 
 from embed_export.corpus import real_texts
@@ -17,7 +16,7 @@ from embed_export.progress import Advance
 from embed_export.source import Source
 from embed_runtime.types import FloatArray
 
-# With all-MiniLM-L6-v2, more texts change no cosine's third digit.
+# With all-MiniLM-L6-v2 a quarter of them costs 0.001 of the smallest cosine.
 NUM_TEXTS = 64
 
 
@@ -40,7 +39,7 @@ def measure_channels(source: Source, folder: Path, advance: Advance) -> Mapping[
         names = _watch(graph)
         session: Any = import_module("onnxruntime").InferenceSession(str(graph))
         needed = {one.name for one in session.get_inputs()}
-        largest: dict[str, FloatArray] = {}
+        largest: list[FloatArray] = []
         for index, text in enumerate(texts):
             input_ids = np.array([source.tokenizer.encode(text, max_tokens=source.spec.max_tokens)])
             ones = np.ones_like(input_ids)
@@ -50,10 +49,11 @@ def measure_channels(source: Source, folder: Path, advance: Advance) -> Mapping[
                 "pool_mask": ones.astype(np.float32),
             }
             feeds = {name: array for name, array in inputs.items() if name in needed}
-            for name, seen in zip(names, session.run(list(names.values()), feeds), strict=True):
-                largest[name] = np.maximum(largest.get(name, seen), seen)
+            seen: list[FloatArray] = session.run(list(names.values()), feeds)
+            pairs = zip(largest or seen, seen, strict=True)
+            largest = [np.maximum(before, now) for before, now in pairs]
             advance(index + 1, len(texts))
-    return largest
+    return dict(zip(names, largest, strict=True))
 
 
 def _watch(path: Path) -> dict[str, str]:
@@ -62,7 +62,7 @@ def _watch(path: Path) -> dict[str, str]:
     Returns:
         The output's name under that of the weight.
     """
-    model: ModelProto = onnx.load(path, load_external_data=False)
+    model = ModelProto.FromString(path.read_bytes())
     graph = model.graph
     matrices = [tensor for tensor in graph.initializer if len(tensor.dims) == 2]
     widths = {tensor.name: tensor.dims[0] for tensor in matrices}

@@ -213,9 +213,13 @@ def _prove(
         fingerprint=entry.fingerprint,
         passed=False,
     )
-    availability = get_backend(entry.backend).probe()
+    backend = get_backend(entry.backend)
+    availability = backend.probe()
     if not availability.can_run:
         return msgspec.structs.replace(proof, reason=availability.reason)
+    if backend.precision(manifest.precision) is None:
+        reason = f"it cannot compute {manifest.precision} bundles on this machine"
+        return msgspec.structs.replace(proof, reason=reason)
     try:
         with Runtime(folder / entry.file, engine=entry.backend) as runtime:
             figures = measure(runtime, reference.texts, reference.vectors)

@@ -33,12 +33,14 @@ def build(edition: Edition, spec: BuildSpec) -> BuiltEngine:
         raise BundleError(f"{edition.name} cannot build here: {error}") from error
     log = Log(trt, verbose=True)
     builder = trt.Builder(log.logger)
-    network = _parse(edition, trt, log, builder, spec.folder / spec.graph)
+    # The parser owns the weights until the network is built.
+    network, parser = _parse(edition, trt, log, builder, spec.folder / spec.graph)
     profiles = plan_profiles(spec.max_tokens)
     config = configure(trt, builder, network, profiles)
     if edition.portable:
         _set_targets(trt, config)
     plan = builder.build_serialized_network(network, config)
+    del parser
     if plan is None:
         raise BundleError(f"{edition.producer(trt)} refused {spec.graph}: {log.take_error()}")
     path = _plan_path(edition, spec.folder)
@@ -63,7 +65,8 @@ def count_fused_attention(lines: Iterable[str], num_profiles: int) -> int | None
     return len(_FUSED_ATTENTION.findall(layers)) // num_profiles if found else None
 
 
-def _parse(edition: Edition, trt: Trt, log: Log, builder: Trt, path: Path) -> Trt:
+def _parse(edition: Edition, trt: Trt, log: Log, builder: Trt, path: Path) -> tuple[Trt, Trt]:
+    """Read a graph; gives the network, and the parser that must outlive its building."""
     # Always so in TensorRT 11, where the flag is ignored; 10 has it and needs it.
     typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(typed)
@@ -72,7 +75,7 @@ def _parse(edition: Edition, trt: Trt, log: Log, builder: Trt, path: Path) -> Tr
         reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
         reason = one_line(reasons[0]) if reasons else log.take_error()
         raise BundleError(f"{edition.producer(trt)} cannot read {path.name}: {reason}")
-    return network
+    return network, parser
 
 
 def configure(trt: Trt, builder: Trt, network: Trt, profiles: Sequence[Profile]) -> Trt:

@@ -9,14 +9,18 @@ from embed_runtime.engines import (
     LoadSpec,
     _onnxruntime,
 )
+from embed_runtime.engines._int8 import int8_problem
+from embed_runtime.errors import BundleError
 from embed_runtime.types import Precision
 
 _EXTRA = "embed-runtime[onnxruntime]"
 
 
-def _precision(precision: Precision) -> Precision:
+def _precision(precision: Precision) -> Precision | None:
     """Weights in 16 bits are widened at load: this library's CPU kernels gain nothing from them."""
-    return "int8" if precision == "int8" else "fp32"
+    if precision != "int8":
+        return "fp32"
+    return None if int8_problem() else "int8"
 
 
 def _probe() -> Availability:
@@ -28,6 +32,8 @@ def _build(spec: BuildSpec) -> BuiltEngine:
 
 
 def _load(spec: LoadSpec) -> Engine:
+    if spec.entry.precision == "int8" and (problem := int8_problem()):
+        raise BundleError(f"{spec.folder / spec.entry.file}: {problem}")
     return _onnxruntime.load(spec, provider="CPUExecutionProvider", options={}, extra=_EXTRA)
 
 
