@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -21,10 +22,13 @@ from embed_export.channels import measure_channels
 from embed_export.config import ExportConfig
 from embed_export.corpus import real_texts
 from embed_export.dialects import write_graphs
+from embed_export.errors import ParityError
 from embed_export.graph import Graph, WeightsFile
 from embed_export.layers import Activation, Linear
+from embed_export.probe import Reference
 from embed_export.source import Source, read_source
-from embed_runtime.manifest import Dialect, Positions
+from embed_export.verify import certify
+from embed_runtime.manifest import Dialect, Positions, read_manifest
 from embed_runtime.types import FloatArray
 
 INPUTS, OUTPUTS, TOKENS = 48, 24, 40
@@ -222,6 +226,18 @@ def test_every_dialect_uses_the_same_weights(source: Source, tmp_path: Path) -> 
     ]
     assert stored[0] == stored[1] == stored[2]
     assert len(stored[0]) == 2 + 2 * 4
+
+
+def test_a_cpu_that_cannot_is_named_when_a_bundle_is_verified(
+    dummy_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = import_module("embed_runtime.engines.onnxruntime")
+    monkeypatch.setattr(backend, "int8_problem", lambda: "no VNNI")
+    manifest = read_manifest(dummy_bundle(precision="int8"))
+    entry = msgspec.structs.replace(manifest.engines[0], backend="onnxruntime", precision="int8")
+    reference = Reference(texts=("a",), vectors=np.ones((1, 32), np.float32), max_activation=1.0)
+    with pytest.raises(ParityError, match="onnxruntime: it cannot compute int8 bundles on this"):
+        certify(Path(), manifest, reference, engines=[entry])
 
 
 def _measure_original(source: Source, texts: Sequence[str]) -> dict[str, FloatArray]:
