@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 from tokenizers import Tokenizer
 
+from embed_export.build import build_engine
 from embed_export.config import ExportConfig
 from embed_export.dialects import write_graphs
 from embed_export.errors import ExportError
@@ -720,7 +721,8 @@ def test_tensorrt_rtx_makes_each_attention_one_kernel(
     folder = tmp_path / "bundle"
     folder.mkdir()
     write_graphs(folder, source)
-    built = backend.build(
+    built = build_engine(
+        "tensorrt_rtx",
         BuildSpec(
             folder=folder,
             graph="graphs/packed-fp16.onnx",
@@ -728,7 +730,7 @@ def test_tensorrt_rtx_makes_each_attention_one_kernel(
             precision="fp16",
             max_tokens=source.spec.max_tokens,
             num_layers=source.spec.shape.num_layers,
-        )
+        ),
     )
     assert built.num_fused_attention == source.spec.shape.num_layers
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from embed_export.build import build_engine
 from embed_export.source import Source
 from embed_runtime.engines import BuildSpec, get_backend
 from embed_runtime.types import Precision
@@ -39,7 +40,8 @@ def test_every_attention_is_one_kernel(
     config = {**sizes, "head_dim": head_dim} if head_dim else sizes
     folder, source = write(make_decoder(name, config=config).folder, precision=precision)
     dialect = backend.dialect(precision)
-    built = backend.build(
+    built = build_engine(
+        "tensorrt_rtx",
         BuildSpec(
             folder=folder,
             graph=f"graphs/{dialect}.onnx",
@@ -47,6 +49,6 @@ def test_every_attention_is_one_kernel(
             precision=precision,
             max_tokens=source.spec.max_tokens,
             num_layers=NUM_LAYERS,
-        )
+        ),
     )
     assert built.num_fused_attention == num_fused
