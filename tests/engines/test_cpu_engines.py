@@ -1,6 +1,9 @@
 """ONNX Runtime and OpenVINO: the padded graph's vectors, whatever the batch; errors in one line."""
 
+import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -163,6 +166,32 @@ def test_every_precision_gives_the_float32_vectors(
     assert not np.array_equal(made, expected)
     # Pooling and normalization are float32 in every precision.
     np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1, rtol=0, atol=1e-6)
+
+
+@every_backend
+def test_a_signal_after_close_is_no_crash(
+    backend: str, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    # A scheduler loads in one thread and closes in another; then comes Ctrl-C.
+    code = """if True:
+        import pickle, signal, sys, threading
+        from pathlib import Path
+        from embed_runtime.engines import get_backend
+
+        engine = get_backend(sys.argv[1]).load(pickle.loads(Path(sys.argv[2]).read_bytes()))
+        closing = threading.Thread(target=engine.close)
+        closing.start()
+        closing.join()
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    path = tmp_path / "spec.pickle"
+    path.write_bytes(pickle.dumps(make_spec(backend)))
+    command = [sys.executable, "-c", code, backend, str(path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.stdout, run.returncode) == ("interrupted\n", 0), run.stderr
 
 
 @every_backend

@@ -1,5 +1,7 @@
 """OpenVINO on x86 CPUs: the fastest of the CPU engines, twice so in bfloat16."""
 
+from collections.abc import Callable
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -79,7 +81,7 @@ def _probe() -> Availability:
     except MissingLibraryError as error:
         return Availability(reason=str(error), producer="", can_build=False)
     try:
-        has_cpu = _DEVICE in library.Core().available_devices
+        has_cpu = _DEVICE in _core(library.Core).available_devices
     except RuntimeError as error:
         reason = f"openvino cannot start: {one_line(error)}"
     else:
@@ -120,7 +122,7 @@ def _load(spec: LoadSpec) -> Engine:
         # Left to itself, the library offers the file to the parser of every format it knows.
         parser = library.frontend.FrontEndManager().load_by_framework("onnx")
         graph = parser.convert(parser.load(str(path)))
-        compiled = library.Core().compile_model(graph, _DEVICE, settings)
+        compiled = _core(library.Core).compile_model(graph, _DEVICE, settings)
     except _errors(library) as error:
         raise BundleError(
             f"{path}: {_producer(library)} cannot load it: {one_line(error)}"
@@ -137,6 +139,16 @@ def _import() -> ModuleType:
     return import_library(("openvino",), _EXTRA)
 
 
+@cache
+def _core(make: Callable[[], Any]) -> Any:
+    """Return the process's one core, which lives as long as the process.
+
+    The CPU plugin gives the thread that loads it an alternate signal stack, and frees the stack
+    when the last core goes, without telling that thread: the next signal, a Ctrl-C, would crash it.
+    """
+    return make()
+
+
 def _producer(library: ModuleType) -> str:
     """Name library and version, without the build's commit behind it."""
     return f"openvino {str(library.__version__).partition('-')[0]}"
@@ -146,7 +158,7 @@ def _supports(library: ModuleType, precision: Precision) -> bool:
     """Tell whether this CPU computes in a precision without emulating it."""
     if precision not in _CAPABILITIES:
         return precision in _TYPES
-    capabilities = library.Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+    capabilities = _core(library.Core).get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
     return _CAPABILITIES[precision] in capabilities
 
 
