@@ -1,7 +1,6 @@
 """Building plans: TensorRT-RTX really builds here, without a GPU.
 
-Always in a child process, as exports do: the library leaves a signal stack behind that is gone
-when the next signal comes.
+Always in a child process, as exports do.
 """
 
 import os
