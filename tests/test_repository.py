@@ -108,6 +108,12 @@ def test_every_top_folder_has_a_readme() -> None:
     assert missing == []
 
 
+def test_every_part_of_the_tests_is_described() -> None:
+    described = (ROOT / "tests/README.md").read_text()
+    parts = {f"{p.parts[1]}/" if len(p.parts) > 2 else p.name for p in tracked_files("tests/*.py")}
+    assert {part for part in parts - {"conftest.py"} if f"`{part}`" not in described} == set()
+
+
 def test_every_requirement_is_pinned_within_its_range(project: dict[str, Any]) -> None:
     lines = (ROOT / "constraints.txt").read_text().split()
     pins = {canonicalize_name(name): version for name, version in (s.split("==") for s in lines)}
