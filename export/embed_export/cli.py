@@ -53,6 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EmbedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        print(
+            f'error: {error.name} is not installed; pip install "embed-runtime[export]"',
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("error: stopped before the end; nothing was written", file=sys.stderr)
         return _INTERRUPTED
@@ -74,12 +80,8 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if options.model is None:
         parser.error("name a model: a folder with a checkpoint, or a model id on the hub")
     config = _config(options)
-    try:
-        from embed_export.export import export_bundle
-    except ModuleNotFoundError as error:
-        raise ExportError(
-            f'{error.name} is not installed; pip install "embed-runtime[export]"'
-        ) from error
+    from embed_export.export import export_bundle
+
     output, certificate = export_bundle(config, make_steps())
     print(certificate.summary())
     print(f"bundle: {output}")

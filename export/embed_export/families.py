@@ -1,4 +1,4 @@
-"""The table of model families: printed by `embed-export --list`, and kept true in the docs."""
+"""The table of model families that `embed-export --list` prints."""
 
 from embed_export.recipes import Recipe, recipes
 
