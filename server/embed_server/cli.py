@@ -4,11 +4,11 @@ import os
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from embed_runtime.config import RuntimeConfig
 from embed_runtime.errors import EmbedError, InputError
+from embed_server.bundles import BundleSource
 from embed_server.config import ServerConfig
 from embed_server.options import OneLineParser, add_options, from_options
 
@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   embed-serve engines/all-MiniLM-L6-v2
   embed-serve engines/all-MiniLM-L6-v2 --host 0.0.0.0 --port 80 --engine onnxruntime
   EMBED_API_KEY=secret embed-serve engines/all-MiniLM-L6-v2 --served-model-name minilm
+  embed-serve small=engines/all-MiniLM-L6-v2 large,default=engines/bge-large-en-v1.5
 
 then:
   curl localhost:8000/v1/embeddings -H 'Content-Type: application/json' -d '{"input": "a text"}'
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runtime_config = from_options(RuntimeConfig, options)
         serve = _import_serve()
         serve(
-            options["path"],
+            [BundleSource.parse(text) for text in options["bundles"]],
             engine=options["engine"],
             config=config,
             runtime_config=runtime_config,
@@ -49,22 +50,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> OneLineParser:
     parser = OneLineParser(
         prog="embed-serve",
-        usage="embed-serve PATH [options]",
-        description="Serve a bundle over HTTP, with the embedding APIs of OpenAI and Cohere.",
+        usage="embed-serve [NAME=]PATH ... [options]",
+        description="Serve bundles over HTTP, with the embedding APIs of OpenAI and Cohere.",
         epilog=EXAMPLES,
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument(
-        "path",
-        type=Path,
+        "bundles",
+        nargs="+",
         metavar="PATH",
-        help="a bundle that embed-export wrote, or one engine file in it",
+        help="a bundle that embed-export wrote, or one engine file in it; NAME=PATH or "
+        "NAME,ALIAS=PATH says what requests call it, needed where several are called the same",
     )
     parser.add_argument(
         "--engine",
         metavar="NAME",
-        help="which of the bundle's engines to run (default: the fastest that runs here)",
+        help="which of a bundle's engines to run (default: the fastest that runs here)",
     )
     add_options(parser, "server", ServerConfig)
     add_options(parser, "runtime", RuntimeConfig)

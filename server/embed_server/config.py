@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 
 from embed_runtime.errors import InputError
 
+Compat: TypeAlias = Literal["vllm"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 
@@ -24,8 +25,8 @@ class ServerConfig:
     served_model_name: tuple[str, ...] = field(
         default=(),
         metadata={
-            "help": "names that requests may call the model by, the first one is reported back; "
-            "by default its id, without and with the owner's name",
+            "help": "names that requests may call the only bundle by, the first one is reported "
+            "back; by default its folder and its model's id, without and with the owner's name",
             "metavar": "NAME",
         },
     )
@@ -55,6 +56,10 @@ class ServerConfig:
             "help": "path under which a proxy shows this server, like /embed",
             "metavar": "PATH",
         },
+    )
+    compat: Compat | None = field(
+        default=None,
+        metadata={"help": "follow this server to the letter where ours does better"},
     )
     log_level: LogLevel = field(
         default="info", metadata={"help": "least level to log; debug logs every request"}

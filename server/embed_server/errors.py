@@ -66,7 +66,7 @@ FAILURES: Mapping[type[EmbedError], Failure] = {
 }
 
 # The contract names these fields and leaves `param` null for all others.
-PARAMS = frozenset({"input_tokens", "normalize", "prompt_name", "truncate_prompt_tokens"})
+PARAMS = frozenset({"input_tokens", "model", "normalize", "prompt_name", "truncate_prompt_tokens"})
 
 # A cause that is ours goes into the log, under the request's id; the caller gets one of these.
 HIDDEN = {

@@ -1,13 +1,14 @@
 """Every metric: its name, its help text and the one place that counts it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from embed_runtime.runtime import Runtime
+from embed_runtime.stats import SchedulerStats
 from embed_runtime.types import EmbedResult
+from embed_server.served_model import ServedModel
 
 # A short text takes about a millisecond, a large request of long ones many seconds.
 SECONDS_BUCKETS = (
@@ -16,23 +17,44 @@ SECONDS_BUCKETS = (
 )
 COUNT_BUCKETS = tuple(2**power for power in range(0, 19, 2))
 
+# What the scheduler counts: name, help text, how to read it.
+GAUGES: Sequence[tuple[str, str, Callable[[SchedulerStats], float]]] = (
+    ("embed_queue_inputs", "Inputs that wait for a batch.", lambda s: s.waiting_inputs),
+    ("embed_queue_tokens", "Tokens that wait for a batch.", lambda s: s.waiting_tokens),
+    ("embed_running_inputs", "Inputs in the engine.", lambda s: s.running_inputs),
+    (
+        "embed_padding_share",
+        "Share of attention slots without a token since the start, 0 to 1.",
+        lambda s: s.padding_share,
+    ),
+)
+COUNTERS: Sequence[tuple[str, str, Callable[[SchedulerStats], float]]] = (
+    ("embed_batches", "Batches the engine ran.", lambda s: s.batches),
+    ("embed_batch_rows", "Rows of these batches.", lambda s: s.rows),
+    ("embed_batch_tokens", "Tokens of these rows.", lambda s: s.tokens),
+    (
+        "embed_attention_slots",
+        "Rows times the longest row of these batches; all above their tokens is padding.",
+        lambda s: s.attention_slots,
+    ),
+    ("embed_deduplicated_inputs", "Inputs computed with a twin.", lambda s: s.deduplicated),
+    ("embed_engine_seconds", "Time the engine ran.", lambda s: s.engine_seconds),
+)
+
 
 class Metrics:
     """What one app counts, in a registry of its own."""
 
-    def __init__(self, runtime: Runtime, *, model: str) -> None:
+    def __init__(self, models: Sequence[ServedModel]) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(SchedulerCollector(runtime))
+        self.registry.register(SchedulerCollector(models))
         ProcessCollector(registry=self.registry)
-        info = Info("embed_model", "What is served.", registry=self.registry)
-        info.info(
-            {
-                "model": model,
-                "engine": runtime.engine_entry.backend,
-                "precision": runtime.engine_entry.precision,
-                "device": runtime.engine_entry.device,
-            }
-        )
+        info = Info("embed_model", "What is served.", ["model"], registry=self.registry)
+        for model in models:
+            entry = model.runtime.engine_entry
+            info.labels(model.name).info(
+                {"engine": entry.backend, "precision": entry.precision, "device": entry.device}
+            )
         self._requests = Counter(
             "embed_requests",
             "Requests answered, by route and HTTP status (499: the client left first).",
@@ -49,12 +71,14 @@ class Metrics:
         self._inputs = Histogram(
             "embed_request_inputs",
             "Inputs of one embedded request.",
+            ["model"],
             buckets=COUNT_BUCKETS,
             registry=self.registry,
         )
         self._tokens = Histogram(
             "embed_request_tokens",
             "Tokens of one embedded request as reported to its caller; the sum is the total.",
+            ["model"],
             buckets=COUNT_BUCKETS,
             registry=self.registry,
         )
@@ -64,42 +88,24 @@ class Metrics:
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def observe_result(self, result: EmbedResult) -> None:
+    def observe_result(self, model: str, result: EmbedResult) -> None:
         """Count the work of one request that was embedded."""
-        self._inputs.observe(len(result.num_tokens))
-        self._tokens.observe(int(result.num_tokens.sum()))
+        self._inputs.labels(model).observe(len(result.num_tokens))
+        self._tokens.labels(model).observe(int(result.num_tokens.sum()))
 
 
 class SchedulerCollector(Collector):
-    """Reads the scheduler's own counts whenever somebody scrapes; nothing is counted twice."""
+    """Reads the schedulers' own counts whenever somebody scrapes; nothing is counted twice."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, models: Sequence[ServedModel]) -> None:
+        self._models = tuple(models)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield one snapshot."""
-        stats = self._runtime.stats()
-        for name, text, value in (
-            ("embed_queue_inputs", "Inputs that wait for a batch.", stats.waiting_inputs),
-            ("embed_queue_tokens", "Tokens that wait for a batch.", stats.waiting_tokens),
-            ("embed_running_inputs", "Inputs in the engine.", stats.running_inputs),
-            (
-                "embed_padding_share",
-                "Share of attention slots without a token since the start, 0 to 1.",
-                stats.padding_share,
-            ),
-        ):
-            yield GaugeMetricFamily(name, text, value=value)
-        for name, text, value in (
-            ("embed_batches", "Batches the engine ran.", stats.batches),
-            ("embed_batch_rows", "Rows of these batches.", stats.rows),
-            ("embed_batch_tokens", "Tokens of these rows.", stats.tokens),
-            (
-                "embed_attention_slots",
-                "Rows times the longest row of these batches; all above their tokens is padding.",
-                stats.attention_slots,
-            ),
-            ("embed_deduplicated_inputs", "Inputs computed with a twin.", stats.deduplicated),
-            ("embed_engine_seconds", "Time the engine ran.", stats.engine_seconds),
-        ):
-            yield CounterMetricFamily(name, text, value=value)
+        """Yield one snapshot of every model."""
+        snapshots = [(model.name, model.runtime.stats()) for model in self._models]
+        for family_class, rows in ((GaugeMetricFamily, GAUGES), (CounterMetricFamily, COUNTERS)):
+            for name, text, read in rows:
+                family = family_class(name, text, labels=["model"])
+                for model, stats in snapshots:
+                    family.add_metric([model], read(stats))
+                yield family

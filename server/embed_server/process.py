@@ -1,25 +1,24 @@
-"""One server process: take the port, load the bundle, answer, finish what was accepted."""
+"""One server process: take the port, load the bundles, answer, finish what was accepted."""
 
 import logging
 import resource
 import signal
 import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import uvicorn
 from fastapi import FastAPI
 
-from embed_runtime.certificate import Certificate, read_certificate
 from embed_runtime.config import RuntimeConfig
 from embed_runtime.errors import InputError
-from embed_runtime.manifest import CERTIFICATE_NAME, locate_bundle
-from embed_runtime.runtime import Runtime
 from embed_server.app import create_app
+from embed_server.bundles import BundleSource, name_sources, open_models
 from embed_server.config import ServerConfig
-from embed_server.service import Service
+from embed_server.served_model import ServedModel
 
 logger = logging.getLogger(__name__)
 
@@ -29,28 +28,32 @@ KEEP_ALIVE_SECONDS = 75
 
 
 def serve(
-    path: Path, *, engine: str | None, config: ServerConfig, runtime_config: RuntimeConfig
+    sources: Sequence[BundleSource],
+    *,
+    engine: str | None,
+    config: ServerConfig,
+    runtime_config: RuntimeConfig,
 ) -> None:
-    """Serve a bundle until SIGTERM or SIGINT, which ends the process with exit code 0.
+    """Serve bundles until SIGTERM or SIGINT, which ends the process with exit code 0.
 
     Raises:
-        InputError: The address cannot be listened on.
-        BundleError: The bundle cannot be served here.
+        InputError: The address cannot be listened on, or two bundles have the same name.
+        BundleError: A bundle cannot be served here.
     """
+    sources = name_sources(sources, config.served_model_name)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit)
     _start_logging(config)
     log_options(config, runtime_config)
     _allow_many_connections()
     # The port first: a wrong one is told at once, and nobody can connect before all is ready.
-    with (
-        bind(config) as listener,
-        Runtime(path, config=runtime_config, engine=engine) as runtime,
-    ):
-        for line in runtime.skipped_engines:
-            print(f"embed-runtime: skipped {line}")
-        app = create_app(runtime, config, certificate=_find_certificate(path))
-        ready = f"serving {_describe(app.state.service)} on {_url(listener, config)}"
+    with bind(config) as listener, ExitStack() as closing:
+        models = open_models(sources, engine=engine, runtime_config=runtime_config, closing=closing)
+        for model in models:
+            for line in model.runtime.skipped_engines:
+                print(f"embed-runtime: {model.name}: skipped {line}")
+        app = create_app(models, config)
+        ready = f"serving {', '.join(map(_describe, models))} on {_url(listener, config)}"
         _Server(_uvicorn_config(app, config), ready=ready).run(sockets=[listener])
 
 
@@ -131,15 +134,10 @@ def bind(config: ServerConfig) -> socket.socket:
     return listener
 
 
-def _find_certificate(path: Path) -> Certificate | None:
-    folder, _ = locate_bundle(path)
-    return read_certificate(folder) if (folder / CERTIFICATE_NAME).exists() else None
-
-
-def _describe(service: Service) -> str:
-    entry = service.runtime.engine_entry
-    dimensions = service.runtime.manifest.dimensions.native
-    return f"{service.model_names[0]} ({entry.backend}, {entry.precision}, {dimensions} dimensions)"
+def _describe(model: ServedModel) -> str:
+    entry = model.runtime.engine_entry
+    dimensions = model.manifest.dimensions.native
+    return f"{model.name} ({entry.backend}, {entry.precision}, {dimensions} dimensions)"
 
 
 def _url(listener: socket.socket, config: ServerConfig) -> str:

@@ -1,55 +1,60 @@
 """`Service`: what every endpoint works with, made once for each app."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 from starlette.requests import Request
 
-from embed_runtime.certificate import Certificate
-from embed_runtime.errors import ClosedError, EngineError, OverloadedError
-from embed_runtime.runtime import Runtime
+from embed_runtime.errors import InputError
 from embed_runtime.types import EmbedRequest, EmbedResult
 from embed_server.config import ServerConfig
 from embed_server.disconnect import CancelOnDisconnect
 from embed_server.errors import UnknownModelError
 from embed_server.metrics import Metrics
+from embed_server.served_model import ServedModel
 
 MAX_NAME_SHOWN = 100
 
 
-@dataclass(slots=True, kw_only=True)
 class Service:
-    """One bundle, ready to answer.
+    """Some bundles, ready to answer.
 
     Attributes:
-        runtime: Computes the vectors.
+        models: The bundles, in the order of the command line.
         config: How to serve them.
         metrics: Where requests are counted.
-        certificate: The bundle's, if it has one.
-        model_names: What requests may call the model by; the first is reported back.
-        engine_failed: Whether the engine failed, or was gone, the last time it was asked.
     """
 
-    runtime: Runtime
-    config: ServerConfig
-    metrics: Metrics
-    certificate: Certificate | None
-    model_names: tuple[str, ...]
-    engine_failed: bool = field(default=False, init=False)
+    def __init__(
+        self, models: Sequence[ServedModel], *, config: ServerConfig, metrics: Metrics
+    ) -> None:
+        self.models = tuple(models)
+        self.config = config
+        self.metrics = metrics
+        self._models_by_name = _by_name(self.models)
 
-    def find_model(self, name: str | None) -> str:
-        """Return the name to report back; no name, or an empty one, means the only model.
+    def find_model(self, name: str | None) -> ServedModel:
+        """Return the model of this name; no name, or an empty one, means the only model.
 
         Raises:
             UnknownModelError: It is not served here.
+            InputError: No name is given, and there are several models.
         """
-        if name and name not in self.model_names:
-            raise UnknownModelError(
-                f"model {name[:MAX_NAME_SHOWN]!r} does not exist; this server has "
-                f"{', '.join(map(repr, self.model_names))}"
+        if name:
+            if name not in self._models_by_name:
+                raise UnknownModelError(
+                    f"model {name[:MAX_NAME_SHOWN]!r} does not exist; this server has "
+                    + ", ".join(map(repr, self._models_by_name))
+                )
+            return self._models_by_name[name]
+        if len(self.models) > 1:
+            raise InputError(
+                "model must be named, because this server has several: "
+                + ", ".join(repr(model.name) for model in self.models),
+                param="model",
             )
-        return self.model_names[0]
+        return self.models[0]
 
-    async def embed(self, request: Request, work: EmbedRequest) -> EmbedResult:
+    async def embed(self, request: Request, model: ServedModel, work: EmbedRequest) -> EmbedResult:
         """Compute vectors, or stop as soon as the client is gone.
 
         Raises:
@@ -59,29 +64,13 @@ class Service:
             DisconnectedError: The client left.
         """
         async with CancelOnDisconnect(request):
-            result = await self._run(work)
-        self.metrics.observe_result(result)
+            result = await model.run(work)
+        self.metrics.observe_result(model.name, result)
         return result
 
     async def is_healthy(self) -> bool:
-        """Tell whether the engine works: by its last answer, and after a failure by a new try."""
-        if self.engine_failed:
-            try:
-                await self._run(EmbedRequest(inputs=["health"]))
-            except (EngineError, ClosedError):
-                return False
-            except OverloadedError:
-                return True  # a full queue says nothing against the engine
-        return True
-
-    async def _run(self, work: EmbedRequest) -> EmbedResult:
-        try:
-            result = await self.runtime.asubmit(work)
-        except (EngineError, ClosedError):
-            self.engine_failed = True
-            raise
-        self.engine_failed = False
-        return result
+        """Tell whether every engine works."""
+        return all([await model.is_healthy() for model in self.models])
 
 
 def service_of(request: Request) -> Service:
@@ -95,3 +84,16 @@ def answer_id(request: Request, prefix: str, body_id: str | None = None) -> str:
     state = request.state
     base = state.request_id if state.has_given_id or not body_id else body_id
     return f"{prefix}-{base}"
+
+
+def _by_name(models: Sequence[ServedModel]) -> Mapping[str, ServedModel]:
+    by_name: dict[str, ServedModel] = {}
+    for model in models:
+        for name in dict.fromkeys(model.names):
+            if name in by_name:
+                raise InputError(
+                    f"{by_name[name].runtime.folder} and {model.runtime.folder} are both called "
+                    f"{name!r}; name them apart with NAME=PATH"
+                )
+            by_name[name] = model
+    return by_name

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from embed_runtime import Runtime
 from embed_server.app import create_app
 from embed_server.config import ServerConfig
+from embed_server.served_model import ServedModel
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def runtime(dummy_bundle: Callable[..., Path]) -> Iterator[Runtime]:
 @pytest.fixture
 def client(runtime: Runtime) -> TestClient:
     """Talk to an app that serves the dummy bundle without keys."""
-    return TestClient(create_app(runtime, ServerConfig()))
+    return TestClient(create_app([ServedModel.of(runtime)], ServerConfig()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
             log = tmp_path / "server.log"
             process = stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, *command, str(bundle), "--port", "0", *options]
+                    [sys.executable, *command, str(bundle), *options, "--port", "0"]
                     + ([] if gate is None else [str(gate)]),
                     stdout=subprocess.PIPE,
                     stderr=stack.enter_context(log.open("w")),

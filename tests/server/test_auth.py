@@ -10,13 +10,14 @@ from embed_runtime import Runtime
 from embed_server.app import create_app
 from embed_server.config import ServerConfig
 from embed_server.routes import all_routers
+from embed_server.served_model import ServedModel
 
 KEYS = ("first-key", "schl\u00fcssel")
 
 
 @pytest.fixture
 def guarded(runtime: Runtime) -> TestClient:
-    return TestClient(create_app(runtime, ServerConfig(api_key=KEYS)))
+    return TestClient(create_app([ServedModel.of(runtime)], ServerConfig(api_key=KEYS)))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_every_endpoint_is_guarded_unless_listed_here(guarded: TestClient, path:
 
 def test_open_paths_are_found_below_the_root_path(runtime: Runtime) -> None:
     config = ServerConfig(api_key=KEYS, root_path="/embed")
-    client = TestClient(create_app(runtime, config), root_path="/embed")
+    client = TestClient(create_app([ServedModel.of(runtime)], config), root_path="/embed")
     assert client.get("/embed/health").status_code == 200
     assert client.get("/embed/info").status_code == 401
 

@@ -12,9 +12,12 @@ import pytest
 from embed_runtime.config import RuntimeConfig
 from embed_runtime.errors import InputError
 from embed_server import cli, process
+from embed_server.bundles import BundleSource
 from embed_server.config import ServerConfig
 
-Options = tuple[Path, str | None, ServerConfig, RuntimeConfig]
+Options = tuple[list[BundleSource], str | None, ServerConfig, RuntimeConfig]
+
+BUNDLE = BundleSource(path=Path("bundle"))
 
 
 @pytest.fixture
@@ -23,9 +26,13 @@ def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Options]:
     served: list[Options] = []
 
     def serve(
-        path: Path, *, engine: str | None, config: ServerConfig, runtime_config: RuntimeConfig
+        sources: list[BundleSource],
+        *,
+        engine: str | None,
+        config: ServerConfig,
+        runtime_config: RuntimeConfig,
     ) -> None:
-        served.append((path, engine, config, runtime_config))
+        served.append((sources, engine, config, runtime_config))
 
     def run(*arguments: str) -> Options:
         assert cli.main(arguments) == 0
@@ -49,17 +56,17 @@ def fail(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_without_options_the_configs_have_their_defaults(parse: Callable[..., Options]) -> None:
-    assert parse("bundle") == (Path("bundle"), None, ServerConfig(), RuntimeConfig())
+    assert parse("bundle") == ([BUNDLE], None, ServerConfig(), RuntimeConfig())
 
 
 def test_options_fill_both_configs(parse: Callable[..., Options]) -> None:
-    path, engine, config, runtime_config = parse(
+    sources, engine, config, runtime_config = parse(
         *("bundle", "--engine", "openvino", "--host", "0.0.0.0", "--port", "0"),  # noqa: S104
         *("--served-model-name", "a", "b", "--api-key", "k", "--max-body-bytes", "10"),
         *("--drain-seconds", "5", "--root-path", "/x", "--log-level", "debug"),
         *("--num-threads", "3", "--max-batch-tokens", "100", "--max-queue-tokens", "200"),
     )
-    assert (path, engine) == (Path("bundle"), "openvino")
+    assert (sources, engine) == ([BUNDLE], "openvino")
     assert config == ServerConfig(
         host="0.0.0.0",  # noqa: S104
         port=0,
@@ -94,6 +101,10 @@ def test_an_empty_key_in_the_environment_does_not_open_the_server(
     ("arguments", "words"),
     [
         ((), "PATH"),
+        (("=bundle",), "NAME=PATH"),
+        (("name,=bundle",), "NAME=PATH"),
+        (("a", "b", "--served-model-name", "x"), "--served-model-name is for one bundle"),
+        (("a=b", "--served-model-name", "x"), "--served-model-name is for one bundle"),
         (("bundle", "--port", "x"), "--port"),
         (("bundle", "--port", "65536"), "0..65535"),
         (("bundle", "--nope"), "--nope"),

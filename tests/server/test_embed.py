@@ -15,6 +15,7 @@ from embed_runtime.errors import InputError
 from embed_server.app import create_app
 from embed_server.config import ServerConfig
 from embed_server.protocol.cohere import EmbedResponse, find_prompt
+from embed_server.served_model import ServedModel
 
 URL = "/v2/embed"
 TEXTS = ["the model", "a long text"]
@@ -196,7 +197,7 @@ def test_standard_names_mean_no_prefix_where_there_are_no_prompts(
     dummy_bundle: Callable[..., Path],
 ) -> None:
     with Runtime(dummy_bundle(prompts={})) as runtime:
-        client = TestClient(create_app(runtime, ServerConfig()))
+        client = TestClient(create_app([ServedModel.of(runtime)], ServerConfig()))
         answer = embed(client, texts=TEXTS, input_type="search_query")
         assert np.array_equal(floats(answer), runtime.embed(TEXTS))
 
@@ -205,7 +206,7 @@ def test_the_models_default_prompt_holds_where_no_type_is_named(
     dummy_bundle: Callable[..., Path],
 ) -> None:
     with Runtime(dummy_bundle(prompts={"query": "query: "}, default_prompt="query")) as runtime:
-        client = TestClient(create_app(runtime, ServerConfig()))
+        client = TestClient(create_app([ServedModel.of(runtime)], ServerConfig()))
         plain = runtime.embed(TEXTS, prompt="")
         prompted = runtime.embed(TEXTS)
         assert not np.array_equal(plain, prompted)

@@ -15,6 +15,7 @@ from embed_runtime.manifest import Dimensions
 from embed_server.app import create_app
 from embed_server.config import ServerConfig
 from embed_server.protocol.openai import EmbeddingsResponse
+from embed_server.served_model import ServedModel
 
 URL = "/v1/embeddings"
 TEXT = "the model"
@@ -169,7 +170,7 @@ def test_native_size_is_accepted_by_a_model_without_smaller_ones(
 ) -> None:
     bundle = dummy_bundle(dimensions=Dimensions(native=32))
     with Runtime(bundle) as runtime:
-        client = TestClient(create_app(runtime, ServerConfig()))
+        client = TestClient(create_app([ServedModel.of(runtime)], ServerConfig()))
         assert vectors_of(embed(client, input=TEXT, dimensions=32)).shape == (1, 32)
         refused = client.post(URL, json={"input": TEXT, "dimensions": 16})
         assert refused.status_code == 400
@@ -326,7 +327,7 @@ def test_a_text_of_ten_megabytes_is_too_long(client: TestClient) -> None:
 
 
 def test_a_body_above_the_limit_is_refused(runtime: Runtime) -> None:
-    client = TestClient(create_app(runtime, ServerConfig(max_body_bytes=100)))
+    client = TestClient(create_app([ServedModel.of(runtime)], ServerConfig(max_body_bytes=100)))
     response = client.post(URL, json={"input": "x" * 100})
     error = response.json()["error"]
     assert (response.status_code, error["code"]) == (413, 413)

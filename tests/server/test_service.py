@@ -17,9 +17,10 @@ from embed_runtime import (
     OverloadedError,
     Runtime,
 )
-from embed_server.app import create_app, default_names
+from embed_server.app import create_app
 from embed_server.config import ServerConfig
 from embed_server.protocol.models import ModelList
+from embed_server.served_model import ServedModel, default_names
 
 
 def failing(error: Exception) -> Callable[[EmbedRequest], Any]:
@@ -39,8 +40,7 @@ def read_metrics(client: TestClient) -> dict[tuple[str, ...], float]:
 
 
 def test_models_lists_every_name(runtime: Runtime) -> None:
-    config = ServerConfig(served_model_name=("first", "second"))
-    client = TestClient(create_app(runtime, config))
+    client = TestClient(create_app([ServedModel.of(runtime, ("first", "second"))], ServerConfig()))
     answer = client.get("/v1/models").json()
     ModelList.model_validate(answer, strict=True, extra="forbid")
     assert [card["id"] for card in answer["data"]] == ["first", "second"]
@@ -136,15 +136,15 @@ def test_metrics_count_requests_tokens_and_batches(client: TestClient) -> None:
     assert samples["embed_requests_total", "/v2/embed", "200"] == 1
     assert samples["embed_requests_total", "other", "404"] == 1
     assert samples["embed_request_seconds_count", "/v1/embeddings"] == 2
-    assert samples["embed_request_inputs_sum",] == 3
-    assert samples["embed_request_tokens_sum",] == 4 + 3 + 4
-    assert samples["embed_batches_total",] == 2
-    assert samples["embed_batch_rows_total",] == 3
-    assert samples["embed_batch_tokens_total",] == 11
-    assert samples["embed_attention_slots_total",] == 12
-    assert samples["embed_padding_share",] == pytest.approx(1 / 12)
-    assert samples["embed_queue_inputs",] == samples["embed_queue_tokens",] == 0
-    assert samples["embed_engine_seconds_total",] > 0
+    assert samples["embed_request_inputs_sum", "dummy"] == 3
+    assert samples["embed_request_tokens_sum", "dummy"] == 4 + 3 + 4
+    assert samples["embed_batches_total", "dummy"] == 2
+    assert samples["embed_batch_rows_total", "dummy"] == 3
+    assert samples["embed_batch_tokens_total", "dummy"] == 11
+    assert samples["embed_attention_slots_total", "dummy"] == 12
+    assert samples["embed_padding_share", "dummy"] == pytest.approx(1 / 12)
+    assert samples["embed_queue_inputs", "dummy"] == samples["embed_queue_tokens", "dummy"] == 0
+    assert samples["embed_engine_seconds_total", "dummy"] > 0
     assert samples["embed_model_info", "cpu", "dummy", "dummy", "fp32"] == 1
 
 
@@ -202,7 +202,7 @@ def test_a_client_that_leaves_cancels_its_work(
         raise AssertionError
 
     monkeypatch.setattr(runtime, "asubmit", never)
-    app = create_app(runtime, ServerConfig())
+    app = create_app([ServedModel.of(runtime)], ServerConfig())
     first_message = {"type": "http.request", "body": b'{"input": ', "more_body": True}
     messages = iter([first_message, last_message, {"type": "http.disconnect"}])
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from embed_runtime.manifest import Manifest
+from embed_server.served_model import ServedModel
 
 
 class ModelPermission(BaseModel):
@@ -48,21 +48,19 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
-def list_models(names: Sequence[str], manifest: Manifest) -> ModelList:
-    """Describe the model once under each of its names."""
-    created = int(time.time())
-    return ModelList(
-        data=[
-            ModelCard(
-                id=name,
-                created=created,
-                root=manifest.model.id,
-                max_model_len=manifest.max_tokens,
-                dimensions=manifest.dimensions.native,
-                permission=[
-                    ModelPermission(id=f"modelperm-{secrets.token_hex(8)}", created=created)
-                ],
-            )
-            for name in names
-        ]
+def list_models(models: Sequence[ServedModel]) -> ModelList:
+    """Describe every model under each of its names."""
+    return ModelList(data=[describe_model(model, name) for model in models for name in model.names])
+
+
+def describe_model(model: ServedModel, name: str) -> ModelCard:
+    """Describe a model under one of its names."""
+    manifest, created = model.manifest, int(time.time())
+    return ModelCard(
+        id=name,
+        created=created,
+        root=manifest.model.id,
+        max_model_len=manifest.max_tokens,
+        dimensions=manifest.dimensions.native,
+        permission=[ModelPermission(id=f"modelperm-{secrets.token_hex(8)}", created=created)],
     )

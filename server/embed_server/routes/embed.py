@@ -19,7 +19,7 @@ router = APIRouter(route_class=Endpoint, tags=["embed"])
 async def embed(request: Request, body: EmbedBody) -> Response:
     """Embed texts, as Cohere's API does."""
     service = service_of(request)
-    service.find_model(body.model)
-    result = await service.embed(request, body.to_request(service.runtime.manifest))
+    model = service.find_model(body.model)
+    result = await service.embed(request, model, body.to_request(model.manifest))
     content = encode_json(body, result, answer_id=answer_id(request, "embd"))
     return Response(content, media_type="application/json")

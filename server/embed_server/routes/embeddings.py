@@ -24,7 +24,7 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Response:
     service = service_of(request)
     model = service.find_model(body.model)
     try:
-        result = await service.embed(request, body.to_request(service.runtime.manifest))
+        result = await service.embed(request, model, body.to_request(model.manifest))
     except InputTooLongError as error:
         raise InputTooLongError(
             f"{error}; in this API: truncate_prompt_tokens=-1",
@@ -33,12 +33,12 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Response:
         ) from error
     name = answer_id(request, "embd", body.request_id)
     if body.encoding_format not in ("bytes", "bytes_only"):
-        content = encode_json(body, result, answer_id=name, model=model)
+        content = encode_json(body, result, answer_id=name, model=model.name)
         return Response(content, media_type="application/json")
     rows = encode_bytes(body, result)
     response = Response(rows.tobytes(), media_type="application/octet-stream")
     if body.encoding_format == "bytes":
         response.headers["metadata"] = describe_bytes(
-            body, result, rows, answer_id=name, model=model
+            body, result, rows, answer_id=name, model=model.name
         )
     return response

@@ -15,14 +15,14 @@ router = APIRouter(route_class=Endpoint, tags=["service"])
 
 @router.get("/info", response_model=dict[str, Any])
 async def info(request: Request) -> Response:
-    """Show names, engine, and the bundle's manifest and certificate."""
-    service = service_of(request)
-    runtime = service.runtime
+    """Show a model's names and engine, and its bundle's manifest and certificate."""
+    model = service_of(request).find_model(request.query_params.get("model"))
+    runtime = model.runtime
     content = {
-        "model_names": service.model_names,
+        "model_names": model.names,
         "engine": runtime.engine_entry,
         "skipped_engines": runtime.skipped_engines,
-        "manifest": runtime.manifest,
-        "certificate": service.certificate,
+        "manifest": model.manifest,
+        "certificate": model.certificate,
     }
     return Response(msgspec.json.encode(content), media_type="application/json")

@@ -4,8 +4,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from embed_server.endpoint import Endpoint
-from embed_server.protocol.models import ModelList, list_models
+from embed_server.endpoint import ERRORS, Endpoint
+from embed_server.protocol.models import ModelCard, ModelList, describe_model, list_models
 from embed_server.service import service_of
 
 router = APIRouter(route_class=Endpoint, tags=["service"])
@@ -13,7 +13,14 @@ router = APIRouter(route_class=Endpoint, tags=["service"])
 
 @router.get("/v1/models", response_model=ModelList)
 async def models(request: Request) -> Response:
-    """List the model under each of its names."""
-    service = service_of(request)
-    listing = list_models(service.model_names, service.runtime.manifest)
+    """List every model under each of its names."""
+    listing = list_models(service_of(request).models)
     return Response(listing.model_dump_json(), media_type="application/json")
+
+
+@router.get("/v1/models/{name:path}", response_model=ModelCard, responses={404: ERRORS[404]})
+async def model(request: Request) -> Response:
+    """Describe the model of this name."""
+    name = request.path_params["name"]
+    card = describe_model(service_of(request).find_model(name), name)
+    return Response(card.model_dump_json(), media_type="application/json")

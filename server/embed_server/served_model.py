@@ -1,0 +1,79 @@
+"""`ServedModel`: one open bundle under the names that requests call it by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from embed_runtime.certificate import Certificate, read_certificate
+from embed_runtime.errors import ClosedError, EngineError, OverloadedError
+from embed_runtime.manifest import CERTIFICATE_NAME, Manifest
+from embed_runtime.runtime import Runtime
+from embed_runtime.types import EmbedRequest, EmbedResult
+
+
+@dataclass(slots=True, kw_only=True)
+class ServedModel:
+    """One bundle, ready to answer.
+
+    Attributes:
+        runtime: Computes the vectors.
+        names: What requests may call the model by; the first is reported back.
+        certificate: The bundle's, if it has one.
+        engine_failed: Whether the engine failed, or was gone, the last time it was asked.
+    """
+
+    runtime: Runtime
+    names: tuple[str, ...]
+    certificate: Certificate | None = None
+    engine_failed: bool = field(default=False, init=False)
+
+    @classmethod
+    def of(cls, runtime: Runtime, names: Sequence[str] = ()) -> Self:
+        """Name an open bundle; by default after its folder and its model's id.
+
+        Raises:
+            BundleError: Its certificate is damaged.
+        """
+        has_certificate = (runtime.folder / CERTIFICATE_NAME).exists()
+        return cls(
+            runtime=runtime,
+            names=tuple(names) or default_names(runtime.folder, runtime.manifest.model.id),
+            certificate=read_certificate(runtime.folder) if has_certificate else None,
+        )
+
+    @property
+    def name(self) -> str:
+        """What answers, errors and metrics call it."""
+        return self.names[0]
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says about itself."""
+        return self.runtime.manifest
+
+    async def run(self, work: EmbedRequest) -> EmbedResult:
+        """Compute vectors, and remember whether the engine could."""
+        try:
+            result = await self.runtime.asubmit(work)
+        except (EngineError, ClosedError):
+            self.engine_failed = True
+            raise
+        self.engine_failed = False
+        return result
+
+    async def is_healthy(self) -> bool:
+        """Tell whether the engine works: by its last answer, and after a failure by a new try."""
+        if self.engine_failed:
+            try:
+                await self.run(EmbedRequest(inputs=["health"]))
+            except (EngineError, ClosedError):
+                return False
+            except OverloadedError:
+                return True  # a full queue says nothing against the engine
+        return True
+
+
+def default_names(folder: Path, model_id: str) -> tuple[str, ...]:
+    """List what a model answers to: its bundle's folder, the last part of its id, the whole id."""
+    return tuple(dict.fromkeys((folder.resolve().name, model_id.rpartition("/")[2], model_id)))
