@@ -64,7 +64,7 @@ class Row(Generic[T]):
         self.output: OutputName = output
         self.targets = targets
         self.num_wanted = len(targets)
-        self.key = (item.input_ids.tobytes(), item.num_skipped, output)
+        self.key = (item.input_ids.tobytes(), item.num_skipped, item.adapter, output)
         self.is_small = True
         self.is_waiting = False
 
@@ -114,7 +114,7 @@ class Waiting(Generic[T]):
         self.num_tokens = 0
         self._small: _Lane[T] = _Lane()
         self._large: _Lane[T] = _Lane()
-        self._by_key: dict[tuple[bytes, int, OutputName], Row[T]] = {}
+        self._by_key: dict[tuple[bytes, int, int, OutputName], Row[T]] = {}
         self._num_small_batches = 0
 
     def __len__(self) -> int:
@@ -253,5 +253,6 @@ def collate(rows: Sequence[Row[T]]) -> Batch:
         input_ids=np.concatenate([item.input_ids for item in items]),
         cu_seqlens=cu_seqlens,
         num_skipped=np.array([item.num_skipped for item in items], np.int32),
+        adapters=np.array([item.adapter for item in items], np.int32),
         outputs=tuple(name for name in _OUTPUT_NAMES if name in outputs),
     )

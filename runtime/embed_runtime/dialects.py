@@ -21,7 +21,8 @@ def padded_inputs(batch: Batch, manifest: Manifest) -> GraphInputs:
 
     Returns:
         `input_ids` and `attention_mask`, [B, S] int64, rows padded at their end, and `pool_mask`,
-        [B, S] float32, where the model leaves prompts out of pooling.
+        [B, S] float32, where the model leaves prompts out of pooling; `adapter_ids`, [B] int64,
+        where it has adapters.
     """
     is_token = _token_slots(batch)
     input_ids = np.full(is_token.shape, manifest.tokenizer.pad_token_id, np.int64)
@@ -30,6 +31,8 @@ def padded_inputs(batch: Batch, manifest: Manifest) -> GraphInputs:
         "input_ids": input_ids,
         "attention_mask": is_token.astype(np.int64),
     }
+    if manifest.adapters:
+        inputs["adapter_ids"] = batch.adapters.astype(np.int64)
     return inputs | _pool_mask(batch, manifest, is_token)
 
 
@@ -38,8 +41,8 @@ def packed_inputs(batch: Batch, manifest: Manifest) -> GraphInputs:
 
     Returns:
         `input_ids`, `position_ids` and `unpad_index`, [T] int64; `pad_index`, [B, S] int64;
-        `attention_mask`, [B, S] float32; and `pool_mask`, [B, S] float32, where the model leaves
-        prompts out of pooling.
+        `attention_mask`, [B, S] float32; `pool_mask`, [B, S] float32, where the model leaves
+        prompts out of pooling; and `adapter_ids`, [T] int64, where it has adapters.
     """
     is_token = _token_slots(batch)
     slots = np.arange(is_token.shape[1], dtype=np.int64)
@@ -51,13 +54,19 @@ def packed_inputs(batch: Batch, manifest: Manifest) -> GraphInputs:
         "unpad_index": np.flatnonzero(is_token).astype(np.int64, copy=False),
         "attention_mask": is_token.astype(np.float32),
     }
+    if manifest.adapters:
+        inputs["adapter_ids"] = np.repeat(batch.adapters, batch.lengths).astype(np.int64)
     return inputs | _pool_mask(batch, manifest, is_token)
 
 
 def packed_input_names(manifest: Manifest) -> set[str]:
     """List what `packed_inputs` makes for a model."""
     names = {"input_ids", "position_ids", "pad_index", "unpad_index", "attention_mask"}
-    return names if manifest.pooling.include_prompt else names | {"pool_mask"}
+    if not manifest.pooling.include_prompt:
+        names.add("pool_mask")
+    if manifest.adapters:
+        names.add("adapter_ids")
+    return names
 
 
 def _token_slots(batch: Batch) -> _BoolArray:

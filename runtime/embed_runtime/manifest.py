@@ -162,7 +162,11 @@ class File(Record, kw_only=True):
 
 
 class Manifest(Record, kw_only=True):
-    """Everything the runtime needs to know about a bundle."""
+    """Everything the runtime needs to know about a bundle.
+
+    `adapters` names the low-rank adapters in the graphs, in the order of their ids; each is the
+    name of a prompt too, and a request that names that prompt gets both.
+    """
 
     schema_version: int
     model: Model
@@ -176,6 +180,7 @@ class Manifest(Record, kw_only=True):
     num_layers: int
     similarity: Similarity = "cosine"
     prompts: dict[str, str] = {}
+    adapters: tuple[str, ...] = ()
     default_prompt: str | None = None
     tokenizer: TokenizerSpec
     positions: Positions
@@ -346,6 +351,11 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         yield f"schema version {manifest.schema_version}, this release writes {SCHEMA_VERSION}"
     if manifest.default_prompt is not None and manifest.default_prompt not in manifest.prompts:
         yield f"default prompt {manifest.default_prompt!r} is not among the prompts"
+    for name in manifest.adapters:
+        if manifest.adapters.count(name) > 1:
+            yield f"there are several adapters {name!r}"
+        if name not in manifest.prompts:
+            yield f"adapter {name!r} is not among the prompts"
     if "embedding" not in manifest.outputs:
         yield "outputs lack 'embedding'"
 

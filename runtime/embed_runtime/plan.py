@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from embed_runtime.errors import InputError
 from embed_runtime.manifest import Manifest
-from embed_runtime.types import EmbedRequest, OutputName
+from embed_runtime.types import NO_ADAPTER, EmbedRequest, OutputName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,6 +13,7 @@ class Plan:
 
     Attributes:
         prompt: Put in front of every text.
+        adapter: Index of the adapter that goes with it, or `NO_ADAPTER`.
         output: What the engine computes.
         dimensions: Leading values to keep of it; None where that is all.
         normalize: Whether the runtime scales to unit length, because the graph did not or
@@ -20,6 +21,7 @@ class Plan:
     """
 
     prompt: str
+    adapter: int
     output: OutputName
     dimensions: int | None
     normalize: bool
@@ -31,7 +33,7 @@ def make_plan(request: EmbedRequest, manifest: Manifest) -> Plan:
     Raises:
         InputError: The bundle has no such prompt, size or task.
     """
-    prompt = _find_prompt(request, manifest)
+    prompt, adapter = _find_prompt(request, manifest)
     dimensions = _check_dimensions(request, manifest)
     if request.task == "token_embed":
         # Token vectors are never normalized in the graph, nor by Sentence-Transformers.
@@ -48,25 +50,27 @@ def make_plan(request: EmbedRequest, manifest: Manifest) -> Plan:
             " export the model again for more",
             param="task" if request.task == "token_embed" else "normalize",
         )
-    return Plan(prompt=prompt, output=output, dimensions=dimensions, normalize=normalize)
+    return Plan(
+        prompt=prompt, adapter=adapter, output=output, dimensions=dimensions, normalize=normalize
+    )
 
 
-def _find_prompt(request: EmbedRequest, manifest: Manifest) -> str:
-    """Look up the prompt by name, or take the one given, or the bundle's default."""
+def _find_prompt(request: EmbedRequest, manifest: Manifest) -> tuple[str, int]:
+    """Look up prompt and adapter by name, or take the prompt given, or the bundle's default."""
     if request.prompt is not None:
         if request.prompt_name is not None:
             raise InputError("prompt and prompt_name cannot both be given", param="prompt")
-        return request.prompt
+        return request.prompt, NO_ADAPTER
     name = manifest.default_prompt if request.prompt_name is None else request.prompt_name
     if name is None:
-        return ""
+        return "", NO_ADAPTER
     prompt = manifest.prompts.get(name)
     if prompt is None:
         known = ", ".join(map(repr, sorted(manifest.prompts))) or "none"
         raise InputError(
             f"unknown prompt {name!r:.80}; this model has {known}", param="prompt_name"
         )
-    return prompt
+    return prompt, manifest.adapters.index(name) if name in manifest.adapters else NO_ADAPTER
 
 
 def _check_dimensions(request: EmbedRequest, manifest: Manifest) -> int | None:

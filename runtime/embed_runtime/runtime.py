@@ -24,6 +24,7 @@ from embed_runtime.similarity import compare
 from embed_runtime.stats import SchedulerStats
 from embed_runtime.streaming import VectorBuffer, astream, stream, windows
 from embed_runtime.types import (
+    NO_ADAPTER,
     EmbedRequest,
     EmbedResult,
     FloatArray,
@@ -109,8 +110,8 @@ class Runtime:
         Args:
             texts: A text; or any iterable of texts, or of lists of token ids, which are used
                 verbatim.
-            prompt_name: Name of a prompt of the bundle to put in front of every text; None for
-                the bundle's default.
+            prompt_name: Name of a prompt of the bundle to put in front of every text, or of a
+                task, for its adapter and its prompt; None for the bundle's default.
             prompt: A prompt instead of a name; an empty one for none at all.
             dimensions: Leading values to keep of each vector, for models trained for it.
             normalize: Whether vectors get unit length; None does what the model does.
@@ -324,8 +325,11 @@ class Runtime:
     def _prepare(self, request: EmbedRequest, first_index: int = 0) -> Job:
         """Check a request and tokenize it."""
         plan = make_plan(request, self.manifest)
+        inputs = self.tokenizer.encode(request, prompt=plan.prompt, first_index=first_index)
+        if plan.adapter != NO_ADAPTER:
+            inputs = [replace(item, adapter=plan.adapter) for item in inputs]
         return Job(
-            self.tokenizer.encode(request, prompt=plan.prompt, first_index=first_index),
+            inputs,
             output=plan.output,
             dimensions=plan.dimensions,
             normalize=plan.normalize,

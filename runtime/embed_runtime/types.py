@@ -22,6 +22,9 @@ IntArray: TypeAlias = npt.NDArray[np.int32]
 
 TextOrIds: TypeAlias = str | Sequence[int]
 
+# The adapter of an input that has none: it gets the base weights.
+NO_ADAPTER = -1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedRequest:
@@ -31,7 +34,8 @@ class EmbedRequest:
         inputs: Texts, or token ids that are used verbatim.
         task: `embed` for one vector per input, `token_embed` for one vector per token.
         prompt_name: Name of a prompt in the bundle, put in front of every text; None for the
-            bundle's default prompt, if it has one.
+            bundle's default prompt, if it has one. Where the model has an adapter of this name,
+            that is used too.
         prompt: The prompt itself, instead of a name.
         dimensions: Keep this many leading values of each vector; None keeps all.
         normalize: Scale vectors to unit length; None does what the model does.
@@ -59,10 +63,12 @@ class TokenizedInput:
         input_ids: [T] int32, special tokens included, at least one.
         num_skipped: Leading tokens that are attended to but left out of pooling (prompts of
             models with `include_prompt: false`); 0 for every other model.
+        adapter: Index in the manifest's `adapters`, or `NO_ADAPTER`.
     """
 
     input_ids: IntArray
     num_skipped: int = 0
+    adapter: int = NO_ADAPTER
 
     @property
     def num_tokens(self) -> int:
@@ -78,12 +84,14 @@ class Batch:
         input_ids: [T] int32, the rows one after another.
         cu_seqlens: [B+1] int32, row b is `input_ids[cu_seqlens[b]:cu_seqlens[b+1]]`.
         num_skipped: [B] int32, see `TokenizedInput.num_skipped`.
+        adapters: [B] int32, see `TokenizedInput.adapter`.
         outputs: What to compute.
     """
 
     input_ids: IntArray
     cu_seqlens: IntArray
     num_skipped: IntArray
+    adapters: IntArray
     outputs: tuple[OutputName, ...] = ("embedding",)
 
     @property

@@ -198,6 +198,7 @@ def make_batch() -> MakeBatch:
             input_ids=ids.astype(np.int32),
             cu_seqlens=np.cumsum([0, *lengths]).astype(np.int32),
             num_skipped=np.array(num_skipped or [0] * len(lengths), np.int32),
+            adapters=np.full(len(lengths), -1, np.int32),
             outputs=outputs,
         )
 

@@ -85,6 +85,7 @@ def test_a_row_does_not_depend_on_its_neighbours(
                 input_ids=batch.input_ids[start:stop],
                 cu_seqlens=np.array([0, stop - start], np.int32),
                 num_skipped=np.zeros(1, np.int32),
+                adapters=batch.adapters[row : row + 1],
                 outputs=OUTPUTS,
             )
         )
@@ -226,6 +227,7 @@ def test_openvino_refuses_inputs_of_a_wrong_shape(
         input_ids=batch.input_ids.reshape(1, 3),
         cu_seqlens=batch.cu_seqlens,
         num_skipped=batch.num_skipped,
+        adapters=batch.adapters,
     )
     with pytest.raises(EngineError, match=r"^openvino failed: ") as caught:
         load_engine("openvino").run(wrong)

@@ -1,7 +1,9 @@
 """Batches to graph inputs: the vectorized functions against the definition, row by row."""
 
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from hypothesis import given
@@ -50,6 +52,7 @@ def make_batch(rows: Rows) -> Batch:
         input_ids=np.array([one for ids, _ in rows for one in ids], np.int32),
         cu_seqlens=np.cumsum([0, *(len(ids) for ids, _ in rows)]).astype(np.int32),
         num_skipped=np.array([skipped for _, skipped in rows], np.int32),
+        adapters=np.full(len(rows), -1, np.int32),
     )
 
 
@@ -130,6 +133,18 @@ def test_a_padding_token_spelled_out_in_a_text_takes_no_position() -> None:
     manifest = make_manifest(Positions(offset=PAD + 1, skip_id=PAD), include_prompt=True)
     made = packed_inputs(make_batch([([0, 5, PAD, PAD, 6], 0), ([PAD, 7], 0)]), manifest)
     assert made["position_ids"].tolist() == [2, 3, 1, 1, 4, 1, 2]
+
+
+def test_adapters_are_said_for_each_token_where_tokens_are_packed() -> None:
+    manifest = make_manifest(Positions(), include_prompt=True)
+    manifest = msgspec.structs.replace(manifest, adapters=("query", "passage"))
+    batch = make_batch([([3, 4, 5], 0), ([6], 0), ([7, 8], 0)])
+    batch = replace(batch, adapters=np.array([1, -1, 0], np.int32))
+    packed, padded = packed_inputs(batch, manifest), padded_inputs(batch, manifest)
+    assert packed["adapter_ids"].tolist() == [1, 1, 1, -1, 0, 0]
+    assert padded["adapter_ids"].tolist() == [1, -1, 0]
+    assert {one["adapter_ids"].dtype for one in (packed, padded)} == {np.dtype(np.int64)}
+    assert packed.keys() == packed_input_names(manifest)
 
 
 def test_the_batch_is_not_written_to() -> None:

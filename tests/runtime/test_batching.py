@@ -3,6 +3,7 @@
 import random
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -257,13 +258,26 @@ class WaitingMachine(RuleBasedStateMachine):
 TestWaiting = WaitingMachine.TestCase
 
 
+def test_equal_inputs_for_different_adapters_are_two_rows() -> None:
+    waiting: Waiting[int] = Waiting()
+    same = item(3)
+    rows = [
+        waiting.add(one, "embedding", target, is_small=True)
+        for target, one in enumerate([same, replace(same, adapter=0), replace(same, adapter=0)])
+    ]
+    assert rows[0] is not rows[1]
+    assert rows[1] is rows[2]
+
+
 def test_collate() -> None:
     rows = [
         Row(item(2, 7), "pooled", [0]),
         Row(item(3, 8, 1), "embedding", [1]),
         Row(item(1, 9), "pooled", [2]),
     ]
+    rows[1].item = replace(rows[1].item, adapter=2)
     batch = collate(rows)
+    assert batch.adapters.tolist() == [-1, 2, -1]
     assert batch.input_ids.tolist() == [7, 7, 8, 8, 8, 9]
     assert batch.cu_seqlens.tolist() == [0, 2, 5, 6]
     assert batch.num_skipped.tolist() == [0, 1, 0]

@@ -81,6 +81,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         similarity=draw(st.sampled_from(["cosine", "dot", "euclidean", "manhattan"])),
         prompts=prompts,
         default_prompt=draw(st.none() | st.sampled_from(sorted(prompts)) if prompts else st.none()),
+        adapters=tuple(draw(st.sets(st.sampled_from(sorted(prompts)))) if prompts else ()),
         tokenizer=TokenizerSpec(
             vocab_size=vocab_size,
             pad_token_id=draw(st.integers(0, vocab_size - 1)),
@@ -157,6 +158,10 @@ LIES: dict[str, list[tuple[Any, str]]] = {
     ],
     "pooling.modes": [([], "no mode"), (["mean", "cls"], "give 64"), (["median"], "median")],
     "default_prompt": [("title", "'title' is not among the prompts")],
+    "adapters": [
+        (["title"], "adapter 'title' is not among the prompts"),
+        (["query", "query"], "several adapters 'query'"),
+    ],
     "prompts": [({"query": 5}, "manifest"), ({"query": None}, "manifest")],
     "outputs": [([], "lack 'embedding'"), (["pooled"], "lack"), (["scores"], "scores")],
     "tokenizer.vocab_size": [(0, "vocab_size is 0")],

@@ -10,6 +10,7 @@ import pytest
 from embed_runtime import EmbedRequest, InputError
 from embed_runtime.manifest import Dimensions, Manifest, read_manifest
 from embed_runtime.plan import make_plan
+from embed_runtime.types import NO_ADAPTER
 
 
 @pytest.fixture
@@ -84,6 +85,16 @@ class TestPrompts:
         assert caught.value.param == "prompt_name"
         with pytest.raises(InputError, match="this model has none"):
             plan(msgspec.structs.replace(manifest, prompts={}), prompt_name="title")
+
+    def test_adapter(self, manifest: Manifest) -> None:
+        manifest = msgspec.structs.replace(manifest, adapters=("query",))
+        assert plan(manifest, prompt_name="query").adapter == 0
+        assert plan(manifest, prompt_name="query").prompt == "query: "
+        assert plan(manifest, prompt_name="document").adapter == NO_ADAPTER
+        assert plan(manifest, prompt="query: ").adapter == NO_ADAPTER
+        assert plan(manifest).adapter == NO_ADAPTER
+        manifest = msgspec.structs.replace(manifest, default_prompt="query")
+        assert plan(manifest).adapter == 0
 
     def test_both(self, manifest: Manifest) -> None:
         with pytest.raises(InputError, match="cannot both be given"):

@@ -495,6 +495,22 @@ class TestLife:
         assert result.offsets.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_a_task_is_prompt_and_adapter(dummy_bundle: MakeBundle) -> None:
+    prompts = {"query": "query: ", "match": "", "classify": ""}
+    with Runtime(dummy_bundle(prompts=prompts, adapters=("match", "query"))) as runtime:
+        names = ["match", "query", "classify", None]
+        requests = [EmbedRequest(inputs=["a text", "b"], prompt_name=name) for name in names]
+        results = [job.result(SECONDS) for job in [runtime.submit(one) for one in requests]]
+        match, query, classify, plain = (result.vectors for result in results)
+        prompted = runtime.embed(["query: a text", "query: b"])
+        ids = runtime.embed([runtime.tokenizer.encode(requests[0])[0].input_ids.tolist()])
+    # Without an adapter the name of an empty prompt changes nothing; with one it changes all.
+    assert np.array_equal(classify, plain)
+    assert np.array_equal(ids, plain[:1])
+    assert not np.isclose(match, plain).all(axis=1).any()
+    assert not np.isclose(query, prompted).all(axis=1).any()
+
+
 def test_config_refuses_limits_nothing_runs_under() -> None:
     for name in ("num_threads", "max_batch_tokens", "max_queue_tokens", "num_tokenizer_threads"):
         options: dict[str, Any] = {name: 0}

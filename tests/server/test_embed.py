@@ -14,7 +14,7 @@ from embed_runtime import Runtime
 from embed_runtime.errors import InputError
 from embed_server.app import create_app
 from embed_server.config import ServerConfig
-from embed_server.protocol.cohere import EmbedResponse, find_prompt
+from embed_server.protocol.cohere import NO_PROMPT, EmbedResponse, find_prompt_name
 from embed_server.served_model import ServedModel
 
 URL = "/v2/embed"
@@ -161,24 +161,28 @@ def test_mistakes(
 
 NOMIC = {"search_query": "q: ", "search_document": "d: ", "clustering": "c: "}
 GEMMA = {"query": "q: ", "document": "d: ", "Classification": "cl: "}
+JINA = {"retrieval.query": "q: ", "retrieval.passage": "p: ", "separation": ""}
 
 
 @pytest.mark.parametrize(
     ("input_type", "prompts", "expected"),
     [
         (None, GEMMA, None),
-        ("query", GEMMA, "q: "),
-        ("search_query", GEMMA, "q: "),
-        ("search_query", NOMIC, "q: "),
-        ("search_document", {"query": "q: ", "passage": "p: "}, "p: "),
-        ("search_document", {"query": "q: "}, ""),
-        ("search_query", {"passage": "p: "}, ""),
-        ("classification", GEMMA, "cl: "),
-        ("clustering", NOMIC, "c: "),
-        *((name, {}, "") for name in ("search_query", "search_document", "classification")),
-        *((name, {}, "") for name in ("clustering", "image")),
+        ("query", GEMMA, "query"),
+        ("search_query", GEMMA, "query"),
+        ("search_query", NOMIC, "search_query"),
+        ("search_document", {"query": "q: ", "passage": "p: "}, "passage"),
+        ("search_document", {"query": "q: "}, NO_PROMPT),
+        ("search_query", {"passage": "p: "}, NO_PROMPT),
+        ("classification", GEMMA, "Classification"),
+        ("clustering", NOMIC, "clustering"),
+        *((name, {}, NO_PROMPT) for name in ("search_query", "search_document", "classification")),
+        *((name, {}, NO_PROMPT) for name in ("clustering", "image")),
         ("clustering", GEMMA, InputError),
         ("search_query", {"s2p_query": "q: "}, InputError),
+        ("search_query", JINA, "retrieval.query"),
+        ("search_document", JINA, "retrieval.passage"),
+        ("clustering", JINA, "separation"),
         ("QUERY", GEMMA, InputError),
         ("query", {}, InputError),
     ],
@@ -188,9 +192,9 @@ def test_prompt_of_an_input_type(
 ) -> None:
     if expected is InputError:
         with pytest.raises(InputError, match=f"'{input_type}'"):
-            find_prompt(input_type, prompts)
+            find_prompt_name(input_type, prompts)
     else:
-        assert find_prompt(input_type, prompts) == expected
+        assert find_prompt_name(input_type, prompts) == expected
 
 
 def test_standard_names_mean_no_prefix_where_there_are_no_prompts(

@@ -128,6 +128,7 @@ def test_input_shapes(client: TestClient, value: object, num_inputs: int, num_to
         ({"use_activation": False}, {"normalize": False}),
         ({"use_activation": "yes"}, {"normalize": True}),
         ({"prompt_name": "query"}, {"prompt_name": "query"}),
+        ({"task": "query"}, {"prompt_name": "query"}),
         ({"model": "", "user": "someone", "unknown_field": {"a": [1]}}, {}),
         ({"model": "tests/dummy", "priority": 3, "padding": "do_not_pad"}, {}),
         ({"embed_dtype": "float16", "endianness": "big"}, {}),  # for base64 and bytes alone

@@ -120,6 +120,7 @@ def _rows(batch: Batch, start: int, stop: int) -> Batch:
         input_ids=batch.input_ids[first:last],
         cu_seqlens=batch.cu_seqlens[start : stop + 1] - first,
         num_skipped=batch.num_skipped[start:stop],
+        adapters=batch.adapters[start:stop],
         outputs=batch.outputs,
     )
 

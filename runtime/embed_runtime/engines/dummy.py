@@ -15,7 +15,7 @@ from embed_runtime.engines import (
     LoadSpec,
 )
 from embed_runtime.manifest import Dialect
-from embed_runtime.types import Batch, FloatArray, OutputName, Precision
+from embed_runtime.types import Batch, FloatArray, IntArray, OutputName, Precision
 
 _PRODUCER = "dummy 1"
 
@@ -23,7 +23,7 @@ Fault: TypeAlias = Callable[[Batch, dict[OutputName, FloatArray]], None]
 
 
 class DummyEngine:
-    """Hashes token ids into vectors; a row depends on its own ids and skipped count alone."""
+    """Hashes token ids into vectors; a row depends on its own ids, skipped count and adapter."""
 
     def __init__(
         self, *, dimensions: int, hidden_size: int, normalize: bool, fault: Fault | None = None
@@ -46,7 +46,9 @@ class DummyEngine:
         """Compute `batch.outputs`; see `Engine.run`."""
         outputs: dict[OutputName, FloatArray] = {}
         if "token_embeddings" in batch.outputs:
-            outputs["token_embeddings"] = _hash_vectors(batch.input_ids, self._hidden_size)
+            adapters = np.repeat(batch.adapters, batch.lengths)
+            keys = _with_adapters(batch.input_ids.astype(np.uint32), adapters)
+            outputs["token_embeddings"] = _hash_vectors(keys, self._hidden_size)
         if "pooled" in batch.outputs or "embedding" in batch.outputs:
             pooled = self._pool(batch)
             if "pooled" in batch.outputs:
@@ -67,6 +69,7 @@ class DummyEngine:
         is_pooled = positions >= np.repeat(batch.num_skipped, batch.lengths)
         keys = _mix(_mix(batch.input_ids) ^ _mix(positions + 1)) * is_pooled
         sums = np.add.reduceat(keys, starts, dtype=np.uint32)
+        sums = _with_adapters(sums, batch.adapters)
         scale = 1 + _mix(sums) % np.uint32(1000) / 1000
         return _unit(_hash_vectors(sums, self._dimensions)) * scale.astype(np.float32)[:, None]
 
@@ -80,6 +83,11 @@ def _mix(values: npt.NDArray[np.integer]) -> npt.NDArray[np.uint32]:
     mixed *= np.uint32(0xC2B2AE35)
     mixed ^= mixed >> np.uint32(16)
     return mixed
+
+
+def _with_adapters(keys: npt.NDArray[np.uint32], adapters: IntArray) -> npt.NDArray[np.uint32]:
+    """Give the same key other values under each adapter; without one it stays."""
+    return np.where(adapters < 0, keys, keys ^ _mix(adapters + 1))
 
 
 def _hash_vectors(keys: npt.NDArray[np.integer], size: int) -> FloatArray:

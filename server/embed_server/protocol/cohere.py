@@ -17,17 +17,19 @@ from embed_server.protocol.shared import check_limit
 EmbeddingType: TypeAlias = Literal["float", "base64", "binary", "ubinary"]
 
 # Cohere's clients send one of its own names with every request. Where the model does not define
-# the name itself, the prompts that Sentence-Transformers takes for the same purpose stand in.
+# the name itself, the prompts that Sentence-Transformers takes for the same purpose stand in, or
+# the tasks of jina-embeddings-v3.
 ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "search_query": ("query",),
-        "search_document": ("document", "passage", "corpus"),
+        "search_query": ("query", "retrieval.query"),
+        "search_document": ("document", "passage", "corpus", "retrieval.passage"),
         "classification": ("Classification",),
-        "clustering": ("Clustering",),
+        "clustering": ("Clustering", "separation"),
         "image": (),
     }
 )
 SEARCH = ("search_query", "search_document")
+NO_PROMPT = ""
 
 
 class ImageUrl(BaseModel):
@@ -113,9 +115,11 @@ class EmbedBody(BaseModel):
                 f"binary and ubinary pack 8 values into a byte, so dimensions must be a "
                 f"multiple of 8, not {dimensions}"
             )
+        prompt_name = find_prompt_name(self.input_type, manifest.prompts)
         return EmbedRequest(
             inputs=self._texts(),
-            prompt=find_prompt(self.input_type, manifest.prompts),
+            prompt_name=prompt_name or None,
+            prompt="" if prompt_name == NO_PROMPT else None,
             dimensions=self.output_dimension,
             truncate=self.truncate,
             max_tokens=limit,
@@ -130,11 +134,11 @@ class EmbedBody(BaseModel):
         return ["\n".join(part.text or "" for part in row) for row in parts]
 
 
-def find_prompt(input_type: str | None, prompts: Mapping[str, str]) -> str | None:
-    """Look up the text that an `input_type` puts in front of every input.
+def find_prompt_name(input_type: str | None, prompts: Mapping[str, str]) -> str | None:
+    """Look up which of the model's prompts an `input_type` puts in front of every input.
 
     Returns:
-        The prompt, empty for none; None where nothing was asked for.
+        Its name, or `NO_PROMPT`; None where nothing was asked for.
 
     Raises:
         InputError: The model does not know this `input_type`.
@@ -142,15 +146,15 @@ def find_prompt(input_type: str | None, prompts: Mapping[str, str]) -> str | Non
     if input_type is None:
         return None
     if input_type in prompts:
-        return prompts[input_type]
+        return input_type
     if input_type in ALIASES and not prompts:
-        return ""
+        return NO_PROMPT
     for alias in ALIASES.get(input_type, ()):
         if alias in prompts:
-            return prompts[alias]
+            return alias
     searches = [name for side in SEARCH for name in (side, *ALIASES[side])]
     if input_type in SEARCH and not prompts.keys().isdisjoint(searches):
-        return ""  # a model with a prompt for one side of a search wants none on the other
+        return NO_PROMPT  # a model with a prompt for one side of a search wants none on the other
     supported = sorted({*prompts, *(() if prompts else ALIASES)})
     raise InputError(f"input_type={input_type!r} is unknown; this model has {supported}")
 

@@ -5,7 +5,7 @@ import time
 from typing import Literal, TypeAlias
 
 import orjson
-from pydantic import BaseModel, Field
+from pydantic import AliasChoices, BaseModel, Field
 
 from embed_runtime.errors import InputError
 from embed_runtime.manifest import Manifest
@@ -34,7 +34,10 @@ class EmbeddingsRequest(BaseModel):
     endianness: Endianness = Field("native", description="Byte order in base64 and bytes.")
     dimensions: int | None = Field(None, description="Keep this many leading values.")
     prompt_name: str | None = Field(
-        None, description="Extension: name of the model's prompt to put in front of every text."
+        None,
+        validation_alias=AliasChoices("prompt_name", "task"),
+        description="Extension: name of the model's prompt to put in front of every text, and of "
+        "the adapter to use, where the model has one of this name. `task` means the same.",
     )
     use_activation: bool | None = Field(
         None, description="Scale vectors to unit length; by default, what the model does."

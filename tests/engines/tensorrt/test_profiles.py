@@ -22,6 +22,7 @@ def make_batch(lengths: list[int]) -> Batch:
         input_ids=np.arange(sum(lengths), dtype=np.int32),
         cu_seqlens=np.cumsum([0, *lengths]).astype(np.int32),
         num_skipped=np.arange(len(lengths), dtype=np.int32),
+        adapters=np.arange(len(lengths), dtype=np.int32),
         outputs=("pooled",),
     )
 
