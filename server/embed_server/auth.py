@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 # Probes and scrapers carry no keys, and the pages that describe the API hold no secrets.
-OPEN_PATHS = frozenset({"/health", "/metrics", "/docs", "/openapi.json"})
+OPEN_PATHS = frozenset({"/health", "/ping", "/metrics", "/docs", "/openapi.json"})
 
 
 class ApiKeyGuard:

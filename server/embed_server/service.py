@@ -22,6 +22,7 @@ class Service:
         models: The bundles, in the order of the command line.
         config: How to serve them.
         metrics: Where requests are counted.
+        num_running: Requests that wait for vectors now.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Service:
         self.models = tuple(models)
         self.config = config
         self.metrics = metrics
+        self.num_running = 0
         self._models_by_name = _by_name(self.models)
 
     def find_model(self, name: str | None) -> ServedModel:
@@ -46,13 +48,13 @@ class Service:
                     + ", ".join(map(repr, self._models_by_name))
                 )
             return self._models_by_name[name]
-        if len(self.models) > 1:
-            raise InputError(
-                "model must be named, because this server has several: "
-                + ", ".join(repr(model.name) for model in self.models),
-                param="model",
-            )
-        return self.models[0]
+        if len(self.models) == 1:
+            return self.models[0]
+        raise InputError(
+            "model must be named, because this server has several: "
+            + ", ".join(repr(model.name) for model in self.models),
+            param="model",
+        )
 
     async def embed(self, request: Request, model: ServedModel, work: EmbedRequest) -> EmbedResult:
         """Compute vectors, or stop as soon as the client is gone.
@@ -63,8 +65,12 @@ class Service:
             EngineError: The engine failed.
             DisconnectedError: The client left.
         """
-        async with CancelOnDisconnect(request):
-            result = await model.run(work)
+        self.num_running += 1
+        try:
+            async with CancelOnDisconnect(request):
+                result = await model.run(work)
+        finally:
+            self.num_running -= 1
         self.metrics.observe_result(model.name, result)
         return result
 

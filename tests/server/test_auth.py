@@ -50,6 +50,10 @@ def test_keys(guarded: TestClient, authorization: str | None, status: int) -> No
     ("method", "path", "status"),
     [
         ("GET", "/health", 200),
+        ("GET", "/ping", 200),
+        ("POST", "/ping", 200),
+        ("GET", "/version", 401),
+        ("GET", "/load", 401),
         ("GET", "/metrics", 200),
         ("GET", "/docs", 200),
         ("GET", "/openapi.json", 200),
@@ -72,7 +76,7 @@ def paths() -> Iterator[str]:
     yield from (path for route in routes if (path := getattr(route, "path", "")))
 
 
-@pytest.mark.parametrize("path", sorted({*paths()} - {"/health", "/metrics"}))
+@pytest.mark.parametrize("path", sorted({*paths()} - {"/health", "/ping", "/metrics"}))
 def test_every_endpoint_is_guarded_unless_listed_here(guarded: TestClient, path: str) -> None:
     assert guarded.post(path).status_code == guarded.get(path).status_code == 401
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,24 @@ def test_default_names(folder: str, model_id: str, names: tuple[str, ...]) -> No
     assert default_names(Path(folder), model_id) == names
 
 
+def test_version_is_the_installed_one(client: TestClient) -> None:
+    assert client.get("/version").json() == {"version": version("embed-runtime")}
+
+
+def test_load_counts_requests_that_wait(
+    client: TestClient, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+
+    async def asubmit(request: EmbedRequest) -> EmbedResult:
+        seen.append(client.get("/load").json())
+        raise EngineError("enough")
+
+    monkeypatch.setattr(runtime, "asubmit", asubmit)
+    client.post("/v1/embeddings", json={"input": "x"})
+    assert [*seen, client.get("/load").json()] == [{"server_load": 1}, {"server_load": 0}]
+
+
 def test_info_shows_manifest_engine_and_certificate(client: TestClient) -> None:
     answer = client.get("/info").json()
     assert answer["model_names"] == ["dummy", "tests/dummy"]
@@ -77,12 +96,13 @@ def test_health_follows_the_engine(
 ) -> None:
     assert (client.get("/health").status_code, client.get("/health").content) == (200, b"")
     assert client.head("/health").status_code == 200
+    assert (client.get("/ping").status_code, client.post("/ping").status_code) == (200, 200)
     body = {"input": "x"}
     with monkeypatch.context() as patch:
         patch.setattr(runtime, "asubmit", failing(EngineError("out of memory at 0x1234")))
         assert client.get("/health").status_code == 200
         assert client.post("/v1/embeddings", json=body).status_code == 500
-        assert client.get("/health").status_code == 503
+        assert client.get("/health").status_code == client.post("/ping").status_code == 503
         patch.setattr(runtime, "asubmit", failing(OverloadedError("full")))
         assert client.get("/health").status_code == 200
         patch.setattr(runtime, "asubmit", failing(EngineError("still")))

@@ -1,0 +1,24 @@
+"""`GET /version`: the version of this software."""
+
+from importlib.metadata import version as installed_version
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from embed_server.endpoint import Endpoint
+
+router = APIRouter(route_class=Endpoint, tags=["service"])
+
+
+class Version(BaseModel):
+    """Of embed-runtime."""
+
+    version: str
+
+
+@router.get("/version", response_model=Version)
+async def version(_request: Request) -> Response:
+    """Tell which version of embed-runtime serves."""
+    return JSONResponse({"version": installed_version("embed-runtime")})
