@@ -13,7 +13,9 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
 from embed_runtime.manifest import (
+    CHAT_TEMPLATE_NAME,
     TOKENIZER_NAME,
+    ChatTemplate,
     Dimensions,
     EngineEntry,
     Graph,
@@ -66,15 +68,24 @@ def dummy_bundle(tmp_path: Path, dummy_tokenizer: Tokenizer) -> Callable[..., Pa
 
     `dummy_bundle()` has 32 dimensions (any smaller size allowed), prompts `query` and `document`
     and 64 tokens at most; keyword arguments replace fields of the manifest, `name` the folder.
+    `template` becomes its chat template, with `[CLS]` and `[SEP]` as `bos_token` and `eos_token`.
     """
 
-    def write(name: str = "dummy", **fields: Any) -> Path:
+    def write(name: str = "dummy", template: str | None = None, **fields: Any) -> Path:
         folder = tmp_path / name
         (folder / "graphs").mkdir(parents=True)
         dummy_tokenizer.save(str(folder / TOKENIZER_NAME))
         graph = "graphs/packed.onnx"
         (folder / graph).write_bytes(b"the dummy engine needs no graph")
-        files = {one: describe_file(folder / one) for one in (TOKENIZER_NAME, graph)}
+        names = [TOKENIZER_NAME, graph]
+        if template is not None:
+            (folder / CHAT_TEMPLATE_NAME).write_text(template)
+            names.append(CHAT_TEMPLATE_NAME)
+            special_tokens = {"bos_token": "[CLS]", "eos_token": "[SEP]"}
+            fields["chat_template"] = ChatTemplate(
+                file=CHAT_TEMPLATE_NAME, special_tokens=special_tokens
+            )
+        files = {one: describe_file(folder / one) for one in names}
         graphs = (Graph(dialect="packed", files=(graph,), opset=20),)
         entry = EngineEntry(
             backend="dummy",

@@ -21,8 +21,10 @@ from embed_export.verify import TOLERANCES, certify, record_certificate
 from embed_runtime.certificate import Certificate, read_certificate
 from embed_runtime.engines import Backend, BuildSpec, BuiltEngine, backend_names, get_backend
 from embed_runtime.manifest import (
+    CHAT_TEMPLATE_NAME,
     SCHEMA_VERSION,
     TOKENIZER_NAME,
+    ChatTemplate,
     Dialect,
     EngineEntry,
     Manifest,
@@ -64,6 +66,10 @@ def export_bundle(config: ExportConfig, steps: Steps | None = None) -> tuple[Pat
         # First what finds most mistakes in a checkpoint, and says them best.
         with steps.step("Writing graphs and weights"):
             (folder / TOKENIZER_NAME).write_text(source.tokenizer.tokenizer_json, encoding="utf-8")
+            if source.tokenizer.chat_template is not None:
+                (folder / CHAT_TEMPLATE_NAME).write_text(
+                    source.tokenizer.chat_template, encoding="utf-8"
+                )
             graphs = write_graphs(folder, source, channel_maxima)
         with steps.step("Running the original model") as advance:
             texts = probe_texts(source.spec.max_tokens, source.tokenizer.count)
@@ -218,6 +224,9 @@ def _describe(
             pad_token_id=tokenizer.pad_token_id,
             num_special_tokens=tokenizer.num_special_tokens,
         ),
+        chat_template=None
+        if tokenizer.chat_template is None
+        else ChatTemplate(file=CHAT_TEMPLATE_NAME, special_tokens=dict(tokenizer.special_tokens)),
         positions=spec.shape.positions,
         outputs=("embedding", "pooled", "token_embeddings"),
         graphs=tuple(graphs),

@@ -6,7 +6,7 @@ e5-mistral and gte-Qwen2 need the EOS that those ask for. And Sentence-Transform
 goes in front of the normalizer, as Sentence-Transformers itself puts it.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from embed_export.errors import ExportError, UnsupportedModelError
 from embed_export.json_object import JsonObject, read_object
 from embed_export.quiet import quiet_transformers
 from embed_export.weight_files import refuse_lfs_pointer
+from embed_runtime.manifest import MAX_CHAT_TEMPLATE_BYTES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -70,6 +71,8 @@ class ResolvedTokenizer:
         num_special_tokens: How many it adds to a text.
         max_tokens: Its own limit, special tokens included; None if it has none. The model's
             positions, and Sentence-Transformers' files, may allow fewer.
+        chat_template: The Jinja template that makes a conversation one text; None without one.
+        special_tokens: Texts of its special tokens, by the names that templates use.
     """
 
     tokenizer_json: str
@@ -78,6 +81,8 @@ class ResolvedTokenizer:
     pad_token_id: int
     num_special_tokens: int
     max_tokens: int | None
+    chat_template: str | None = None
+    special_tokens: Mapping[str, str] = field(default_factory=dict[str, str])
     _tokenizer: Tokenizer = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -105,6 +110,8 @@ class _HubTokenizer(Protocol):
     eos_token_id: int | None
     pad_token_id: int | None
     all_special_tokens: list[str]
+    special_tokens_map: Mapping[str, str | list[str]]
+    chat_template: str | Mapping[str, str] | None
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
 
@@ -129,7 +136,26 @@ def resolve_tokenizer(checkpoint: Checkpoint) -> ResolvedTokenizer:
             pad_token_id=_pad_token_id(checkpoint, original, vocab_size),
             num_special_tokens=baked.num_special_tokens_to_add(is_pair=False),
             max_tokens=limit if 0 < limit < _NO_LIMIT else None,
+            chat_template=_chat_template(original, checkpoint.model_folder),
+            special_tokens={
+                name: token
+                for name, token in original.special_tokens_map.items()
+                if isinstance(token, str)
+            },
         )
+
+
+def _chat_template(tokenizer: _HubTokenizer, folder: Path) -> str | None:
+    """Take the template that transformers found; of several, the one it uses unless told."""
+    template = tokenizer.chat_template
+    if isinstance(template, Mapping):
+        template = template.get("default")
+    if template is not None and len(template.encode()) > MAX_CHAT_TEMPLATE_BYTES:
+        raise ExportError(
+            f"the chat template in {folder} is larger than {MAX_CHAT_TEMPLATE_BYTES} bytes;"
+            " shorten or remove it"
+        )
+    return template
 
 
 def prove_tokenizer(resolved: ResolvedTokenizer, checkpoint: Checkpoint) -> None:

@@ -15,8 +15,10 @@ SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 CERTIFICATE_NAME = "certificate.json"
 TOKENIZER_NAME = "tokenizer.json"
+CHAT_TEMPLATE_NAME = "chat_template.jinja"
 
 MAX_MANIFEST_BYTES = 1 << 24
+MAX_CHAT_TEMPLATE_BYTES = 1 << 20
 MAX_SIZE = (1 << 31) - 1
 
 PoolingMode: TypeAlias = Literal[
@@ -101,6 +103,16 @@ class TokenizerSpec(Record, kw_only=True):
     num_special_tokens: int = 2
 
 
+class ChatTemplate(Record, kw_only=True):
+    """How a conversation becomes one text: a Jinja template, and what it knows by name.
+
+    `special_tokens` has the texts of tokens by the names that templates use, like "bos_token".
+    """
+
+    file: str
+    special_tokens: dict[str, str] = {}
+
+
 class Positions(Record, kw_only=True):
     """How position ids count: from `offset`, not counting `skip_id` tokens where one is given.
 
@@ -183,6 +195,7 @@ class Manifest(Record, kw_only=True):
     adapters: tuple[str, ...] = ()
     default_prompt: str | None = None
     tokenizer: TokenizerSpec
+    chat_template: ChatTemplate | None = None
     positions: Positions
     outputs: tuple[OutputName, ...]
     graphs: tuple[Graph, ...]
@@ -423,6 +436,12 @@ def _file_problems(manifest: Manifest) -> Iterator[str]:
             yield f"file {name!r} has no valid SHA-256"
     if TOKENIZER_NAME not in manifest.files:
         yield f"files lack {TOKENIZER_NAME}"
+    if manifest.chat_template is not None:
+        stored = manifest.files.get(manifest.chat_template.file)
+        if stored is None:
+            yield f"the chat template is the unknown file {manifest.chat_template.file!r}"
+        elif stored.num_bytes > MAX_CHAT_TEMPLATE_BYTES:
+            yield f"the chat template is larger than {MAX_CHAT_TEMPLATE_BYTES} bytes"
     dialects = [graph.dialect for graph in manifest.graphs]
     for graph in manifest.graphs:
         if dialects.count(graph.dialect) > 1:

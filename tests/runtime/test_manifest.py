@@ -158,6 +158,7 @@ LIES: dict[str, list[tuple[Any, str]]] = {
     ],
     "pooling.modes": [([], "no mode"), (["mean", "cls"], "give 64"), (["median"], "median")],
     "default_prompt": [("title", "'title' is not among the prompts")],
+    "chat_template": [({"file": "x.jinja"}, "chat template is the unknown file 'x.jinja'")],
     "adapters": [
         (["title"], "adapter 'title' is not among the prompts"),
         (["query", "query"], "several adapters 'query'"),
