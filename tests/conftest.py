@@ -23,12 +23,16 @@ from embed_runtime.manifest import (
     Model,
     Pooling,
     Positions,
+    Sparse,
+    TokenHead,
     TokenizerSpec,
     describe_file,
     fingerprint,
     write_manifest,
 )
 from embed_runtime.types import FloatArray
+
+MakeSparse = Callable[..., Path]
 
 WORDS = """a the of to and in is it you that he was for on are with as his they be at one have
 this from or had by hot but some what there we can out other were all your when up use word how
@@ -124,6 +128,36 @@ def dummy_bundle(tmp_path: Path, dummy_tokenizer: Tokenizer) -> Callable[..., Pa
         )
         write_manifest(folder, msgspec.structs.replace(manifest, **fields))
         return folder
+
+    return write
+
+
+@pytest.fixture
+def sparse_bundle(dummy_bundle: Callable[..., Path], dummy_tokenizer: Tokenizer) -> MakeSparse:
+    """Write a bundle for the `dummy` engine that offers `sparse`, and return its folder.
+
+    `sparse_bundle("splade")` weighs the whole vocabulary; `sparse_bundle("token_weights")` weighs
+    a text's own tokens, and has a head of 8 dimensions for `token_embed`, as bge-m3 does.
+    """
+    vocab_size = dummy_tokenizer.get_vocab_size()
+
+    def write(kind: str, **fields: Any) -> Path:
+        if kind == "splade":
+            kept: dict[str, Any] = {
+                "normalize": False,
+                "similarity": "dot",
+                "pooling": Pooling(modes=()),
+                "dimensions": Dimensions(native=vocab_size),
+                "sparse": Sparse(output="embedding", pooling="max"),
+            }
+        else:
+            outputs = ("embedding", "pooled", "token_embeddings", "token_weights")
+            kept = {
+                "outputs": outputs,
+                "sparse": Sparse(output="token_weights", skipped_ids=(0, 1, 2, 3)),
+                "token_head": TokenHead(dimensions=8, normalize=True, num_dropped=1),
+            }
+        return dummy_bundle(kind, **(kept | fields))
 
     return write
 

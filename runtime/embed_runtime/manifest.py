@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, dataclass_transform
 import msgspec
 
 from embed_runtime.errors import BundleError
-from embed_runtime.types import OutputName, Precision
+from embed_runtime.types import OutputName, Precision, Task
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -93,6 +93,37 @@ class Dimensions(Record, kw_only=True):
         if not self.matryoshka:
             return f"1..{self.native}"
         return ", ".join(str(size) for size in sorted({*self.matryoshka, self.native}))
+
+
+class Sparse(Record, kw_only=True):
+    """Where the weights of the vocabulary's tokens are found.
+
+    Attributes:
+        output: `embedding`: its values are the weights, one for each token of the vocabulary
+            (SPLADE). `token_weights`: a token's weight is the largest one it has in the text.
+        skipped_ids: Tokens that are never reported, such as those around every text.
+        pooling: How SPLADE pools the tokens of a text; None for `token_weights`.
+        double_log: Whether SPLADE's logits x become log1p(log1p(relu(x))), not log1p(relu(x)).
+    """
+
+    output: Literal["embedding", "token_weights"]
+    skipped_ids: tuple[int, ...] = ()
+    pooling: Literal["max", "sum"] | None = None
+    double_log: bool = False
+
+
+class TokenHead(Record, kw_only=True):
+    """A linear head on every token (ColBERT): what `token_embeddings` holds instead of states.
+
+    Attributes:
+        dimensions: Size of a token's vector.
+        normalize: Whether the reader scales it to unit length.
+        num_dropped: First tokens of a text that the reader leaves out.
+    """
+
+    dimensions: int
+    normalize: bool
+    num_dropped: int
 
 
 class TokenizerSpec(Record, kw_only=True):
@@ -185,6 +216,8 @@ class Manifest(Record, kw_only=True):
     precision: Precision
     pooling: Pooling
     heads: tuple[Dense, ...] = ()
+    sparse: Sparse | None = None
+    token_head: TokenHead | None = None
     normalize: bool
     dimensions: Dimensions
     max_tokens: int
@@ -202,6 +235,16 @@ class Manifest(Record, kw_only=True):
     engines: tuple[EngineEntry, ...]
     versions: dict[str, str]
     files: dict[str, File]
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What the bundle can be asked for."""
+        has_tokens = "token_embeddings" in self.outputs
+        return (
+            "embed",
+            *(("token_embed",) if has_tokens else ()),
+            *(("sparse",) if self.sparse is not None else ()),
+        )
 
 
 class _Version(msgspec.Struct):
@@ -358,6 +401,7 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     """Yield every contradiction, cheapest first; later ones may rely on earlier ones."""
     yield from _size_problems(manifest)
     yield from _vector_problems(manifest)
+    yield from _sparse_problems(manifest)
     yield from _file_problems(manifest)
     yield from _engine_problems(manifest)
     if manifest.schema_version != SCHEMA_VERSION:
@@ -400,6 +444,8 @@ def _size_problems(manifest: Manifest) -> Iterator[str]:
 
 def _vector_problems(manifest: Manifest) -> Iterator[str]:
     """Yield sizes that do not chain: pooled token vectors through the heads to the native size."""
+    if manifest.sparse is not None and manifest.sparse.output == "embedding":
+        return
     if not manifest.pooling.modes:
         yield "pooling has no mode"
     size = manifest.hidden_size * len(manifest.pooling.modes)
@@ -413,6 +459,48 @@ def _vector_problems(manifest: Manifest) -> Iterator[str]:
     for size in manifest.dimensions.matryoshka or ():
         if not 1 <= size <= native:
             yield f"matryoshka size {size} is outside 1..{native}"
+
+
+def _sparse_problems(manifest: Manifest) -> Iterator[str]:
+    """Yield contradictions about the heads that give weights of tokens, or vectors of them."""
+    head, sparse = manifest.token_head, manifest.sparse
+    if head is not None:
+        if "token_embeddings" not in manifest.outputs:
+            yield "token_head describes 'token_embeddings', which outputs lack"
+        for name, value, least in (
+            ("dimensions", head.dimensions, 1),
+            ("num_dropped", head.num_dropped, 0),
+        ):
+            if not least <= value <= MAX_SIZE:
+                yield f"token_head.{name} is {value}, outside {least}..{MAX_SIZE}"
+    if ("token_weights" in manifest.outputs) != (
+        sparse is not None and sparse.output == "token_weights"
+    ):
+        yield "'token_weights' must be the output of sparse and among outputs, or neither"
+    if sparse is None:
+        return
+    if (sparse.output == "embedding") != (sparse.pooling is not None):
+        yield "sparse.pooling belongs to the output 'embedding', and to that alone"
+    if sparse.output == "embedding":
+        yield from _splade_problems(manifest)
+    for token_id in sparse.skipped_ids:
+        if not 0 <= token_id < manifest.tokenizer.vocab_size:
+            yield f"sparse.skipped_ids has {token_id}, outside the vocabulary"
+
+
+def _splade_problems(manifest: Manifest) -> Iterator[str]:
+    """Yield what cannot be where the embedding is the weights of the vocabulary."""
+    native, vocab_size = manifest.dimensions.native, manifest.tokenizer.vocab_size
+    if native != vocab_size:
+        yield f"dimensions.native is {native}, but sparse weighs a vocabulary of {vocab_size}"
+    for name, is_there in (
+        ("pooling.modes", bool(manifest.pooling.modes)),
+        ("heads", bool(manifest.heads)),
+        ("normalize", manifest.normalize),
+        ("dimensions.matryoshka", manifest.dimensions.matryoshka is not None),
+    ):
+        if is_there:
+            yield f"{name} is set, but weights of the vocabulary are neither pooled so nor changed"
 
 
 def _file_problems(manifest: Manifest) -> Iterator[str]:

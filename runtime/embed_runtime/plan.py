@@ -1,10 +1,13 @@
 """What a request asks of a bundle, checked against its manifest."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import get_args
 
 from embed_runtime.errors import InputError
-from embed_runtime.manifest import Manifest
-from embed_runtime.types import NO_ADAPTER, EmbedRequest, OutputName
+from embed_runtime.manifest import Manifest, Sparse
+from embed_runtime.types import NO_ADAPTER, EmbedRequest, OutputName, Task
+
+_TASKS = " or ".join(map(repr, get_args(Task)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,13 +21,17 @@ class Plan:
         dimensions: Leading values to keep of it; None where that is all.
         normalize: Whether the runtime scales to unit length, because the graph did not or
             because values were cut off.
+        num_dropped: First tokens of each input whose vectors are left out.
+        sparse: What weights are made of the output; None for vectors.
     """
 
-    prompt: str
-    adapter: int
+    prompt: str = ""
+    adapter: int = NO_ADAPTER
     output: OutputName
-    dimensions: int | None
-    normalize: bool
+    dimensions: int | None = None
+    normalize: bool = False
+    num_dropped: int = 0
+    sparse: Sparse | None = None
 
 
 def make_plan(request: EmbedRequest, manifest: Manifest) -> Plan:
@@ -34,25 +41,65 @@ def make_plan(request: EmbedRequest, manifest: Manifest) -> Plan:
         InputError: The bundle has no such prompt, size or task.
     """
     prompt, adapter = _find_prompt(request, manifest)
+    match request.task:
+        case "embed":
+            plan = _plan_vectors(request, manifest)
+        case "token_embed":
+            plan = _plan_tokens(request, manifest)
+        case "sparse":
+            plan = _plan_weights(request, manifest)
+        case _:
+            raise InputError(f"task={request.task!r:.80} must be {_TASKS}", param="task")
+    return replace(plan, prompt=prompt, adapter=adapter)
+
+
+def _plan_vectors(request: EmbedRequest, manifest: Manifest) -> Plan:
+    """Plan one vector for each input."""
     dimensions = _check_dimensions(request, manifest)
-    if request.task == "token_embed":
-        # Token vectors are never normalized in the graph, nor by Sentence-Transformers.
-        output, normalize = "token_embeddings", bool(request.normalize)
-    elif request.task == "embed":
-        wanted = manifest.normalize if request.normalize is None else request.normalize
-        output = "pooled" if manifest.normalize and not wanted else "embedding"
-        normalize = wanted and (dimensions is not None or not manifest.normalize)
-    else:
-        raise InputError(f"task={request.task!r} must be 'embed' or 'token_embed'", param="task")
+    wanted = manifest.normalize if request.normalize is None else request.normalize
+    output: OutputName = "pooled" if manifest.normalize and not wanted else "embedding"
     if output not in manifest.outputs:
         raise InputError(
             f"this bundle does not give {output!r}, only {', '.join(manifest.outputs)};"
             " export the model again for more",
-            param="task" if request.task == "token_embed" else "normalize",
+            param="normalize",
         )
-    return Plan(
-        prompt=prompt, adapter=adapter, output=output, dimensions=dimensions, normalize=normalize
-    )
+    normalize = wanted and (dimensions is not None or not manifest.normalize)
+    return Plan(output=output, dimensions=dimensions, normalize=normalize)
+
+
+def _plan_tokens(request: EmbedRequest, manifest: Manifest) -> Plan:
+    """Plan one vector for each token; none is normalized in the graph."""
+    _check_task(request, manifest)
+    if request.dimensions is not None:
+        raise InputError("dimensions cannot be chosen for one vector a token", param="dimensions")
+    head, normalize = manifest.token_head, request.normalize
+    if normalize is None:
+        # Sentence-Transformers does not normalize last hidden states either.
+        normalize = head is not None and head.normalize
+    num_dropped = 0 if head is None else head.num_dropped
+    return Plan(output="token_embeddings", normalize=normalize, num_dropped=num_dropped)
+
+
+def _plan_weights(request: EmbedRequest, manifest: Manifest) -> Plan:
+    """Plan weights of the vocabulary's tokens."""
+    _check_task(request, manifest)
+    assert manifest.sparse is not None
+    if request.dimensions is not None:
+        raise InputError("dimensions cannot be chosen for sparse weights", param="dimensions")
+    if request.normalize:
+        raise InputError("sparse weights are never normalized", param="normalize")
+    return Plan(output=manifest.sparse.output, sparse=manifest.sparse)
+
+
+def _check_task(request: EmbedRequest, manifest: Manifest) -> None:
+    """Refuse what the bundle was not exported for."""
+    if request.task not in manifest.tasks:
+        raise InputError(
+            f"task={request.task!r} is not what this bundle does: {', '.join(manifest.tasks)};"
+            " export another model, or this one again for more",
+            param="task",
+        )
 
 
 def _find_prompt(request: EmbedRequest, manifest: Manifest) -> tuple[str, int]:
@@ -78,8 +125,6 @@ def _check_dimensions(request: EmbedRequest, manifest: Manifest) -> int | None:
     dimensions = request.dimensions
     if dimensions is None:
         return None
-    if request.task == "token_embed":
-        raise InputError("dimensions cannot be chosen for one vector a token", param="dimensions")
     if type(dimensions) is not int or not manifest.dimensions.allows(dimensions):
         raise InputError(
             f"dimensions={dimensions!r:.80} is not available: {manifest.dimensions.describe()}",

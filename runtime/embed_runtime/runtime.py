@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self, overload
 
 from embed_runtime.batching import Limits
 from embed_runtime.config import RuntimeConfig
@@ -175,6 +175,32 @@ class Runtime:
         vectors = gathered.result()
         return vectors[0] if isinstance(texts, str) else vectors
 
+    @overload
+    def encode(
+        self,
+        texts: str | Iterable[TextOrIds],
+        *,
+        task: Literal["embed", "token_embed"] = "embed",
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        dimensions: int | None = None,
+        normalize: bool | None = None,
+        truncate: Truncate = "END",
+        progress: bool = False,
+    ) -> list[PoolingOutput[FloatArray]]: ...
+
+    @overload
+    def encode(
+        self,
+        texts: str | Iterable[TextOrIds],
+        *,
+        task: Literal["sparse"],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        truncate: Truncate = "END",
+        progress: bool = False,
+    ) -> list[PoolingOutput[dict[int, float]]]: ...
+
     def encode(
         self,
         texts: str | Iterable[TextOrIds],
@@ -186,17 +212,19 @@ class Runtime:
         normalize: bool | None = None,
         truncate: Truncate = "END",
         progress: bool = False,
-    ) -> list[PoolingOutput]:
+    ) -> list[PoolingOutput[FloatArray]] | list[PoolingOutput[dict[int, float]]]:
         """Encode one text or many, one output for each; see `embed` for the arguments.
 
         Args:
             texts: As in `embed`.
-            task: `embed` for one vector a text, [D]; `token_embed` for one a token, special
-                tokens included, [T, H], not normalized unless `normalize` is True.
+            task: One of the bundle's, `manifest.tasks`. `embed`: one vector a text, [D].
+                `token_embed`: one a token, [T, D]; where the model has a head for them (ColBERT)
+                what that gives, else last hidden states, special tokens included and not
+                normalized. `sparse`: {token id: weight}, positive weights only, ids ascending.
             prompt_name: As in `embed`.
             prompt: As in `embed`.
-            dimensions: As in `embed`; not for `token_embed`.
-            normalize: As in `embed`.
+            dimensions: As in `embed`; not for `token_embed` and `sparse`.
+            normalize: As in `embed`; not for `sparse`.
             truncate: As in `embed`.
             progress: As in `embed`.
         """
@@ -210,10 +238,10 @@ class Runtime:
             truncate=truncate,
         )
         many = [texts] if isinstance(texts, str) else texts
-        outputs: list[PoolingOutput] = []
-        for result in self._stream(many, request, progress=progress):
-            outputs.extend(_to_outputs(result, task))
-        return outputs
+        results = self._stream(many, request, progress=progress)
+        if task == "sparse":
+            return [output for result in results for output in _to_weights(result)]
+        return [output for result in results for output in _to_vectors(result, task)]
 
     def score(
         self,
@@ -330,9 +358,7 @@ class Runtime:
             inputs = [replace(item, adapter=plan.adapter) for item in inputs]
         return Job(
             inputs,
-            output=plan.output,
-            dimensions=plan.dimensions,
-            normalize=plan.normalize,
+            plan,
             first_index=first_index,
         )
 
@@ -402,9 +428,18 @@ def _count_chars(one: object) -> int:
     return len(one) if isinstance(one, Sized) else 0
 
 
-def _to_outputs(result: EmbedResult, task: Task) -> Iterator[PoolingOutput]:
+def _to_vectors(result: EmbedResult, task: Task) -> Iterator[PoolingOutput[FloatArray]]:
     """Split a result into its inputs' shares."""
     for index, num_tokens in enumerate(result.num_tokens.tolist()):
         start, stop = result.offsets[index], result.offsets[index + 1]
         rows = result.vectors[start:stop]
         yield PoolingOutput(data=rows[0] if task == "embed" else rows, num_tokens=num_tokens)
+
+
+def _to_weights(result: EmbedResult) -> Iterator[PoolingOutput[dict[int, float]]]:
+    """Split sparse weights into their inputs' shares."""
+    assert result.token_ids is not None
+    for index, num_tokens in enumerate(result.num_tokens.tolist()):
+        own = slice(result.offsets[index], result.offsets[index + 1])
+        ids, weights = result.token_ids[own].tolist(), result.vectors[own].tolist()
+        yield PoolingOutput(data=dict(zip(ids, weights, strict=True)), num_tokens=num_tokens)

@@ -13,7 +13,7 @@ from embed_runtime.engines import Engine
 from embed_runtime.errors import ClosedError, EmbedError, EngineError, OverloadedError
 from embed_runtime.jobs import Job, Target
 from embed_runtime.stats import Pace, SchedulerStats
-from embed_runtime.types import Batch, FloatArray, OutputName
+from embed_runtime.types import TOKEN_OUTPUTS, Batch, FloatArray, OutputName
 
 # A request counts as small up to this share of a full batch; one input alone always does.
 _SMALL_SHARE = 0.25
@@ -286,7 +286,7 @@ class Scheduler:
         sound = {name: bool(np.isfinite(values).all()) for name, values in work.outputs.items()}
         for number, row in enumerate(work.rows):
             start, stop = number, number + 1
-            if row.output == "token_embeddings":
+            if row.output in TOKEN_OUTPUTS:
                 start, stop = starts[number], starts[number + 1]
             values = work.outputs[row.output][start:stop]
             is_sound = sound[row.output] or bool(np.isfinite(values).all())
@@ -300,7 +300,7 @@ class Scheduler:
                     )
                     continue
                 try:
-                    if job.receive(index, values):
+                    if job.receive(index, values, row.item.input_ids):
                         answers[job] = None
                 except EngineError as error:
                     answers[job] = error
@@ -376,7 +376,7 @@ def _find_fault(work: _Work) -> EngineError | None:
     """Check that the engine gave what it was asked for, in the shapes it was asked for."""
     assert work.batch is not None
     for name in work.batch.outputs:
-        expected = work.batch.num_tokens if name == "token_embeddings" else work.batch.num_rows
+        expected = work.batch.num_tokens if name in TOKEN_OUTPUTS else work.batch.num_rows
         values = work.outputs.get(name)
         if values is None:
             return EngineError(f"the output {name!r} is missing")

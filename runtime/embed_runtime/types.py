@@ -7,15 +7,15 @@ N inputs of a request.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-Task: TypeAlias = Literal["embed", "token_embed"]
+Task: TypeAlias = Literal["embed", "token_embed", "sparse"]
 Truncate: TypeAlias = Literal["END", "START", "NONE"]
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "int8"]
-OutputName: TypeAlias = Literal["embedding", "pooled", "token_embeddings"]
+OutputName: TypeAlias = Literal["embedding", "pooled", "token_embeddings", "token_weights"]
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int32]
@@ -25,6 +25,11 @@ TextOrIds: TypeAlias = str | Sequence[int]
 # The adapter of an input that has none: it gets the base weights.
 NO_ADAPTER = -1
 
+# The outputs with one row for each token; the others have one for each input.
+TOKEN_OUTPUTS: frozenset[OutputName] = frozenset({"token_embeddings", "token_weights"})
+
+DataT = TypeVar("DataT")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedRequest:
@@ -32,7 +37,8 @@ class EmbedRequest:
 
     Attributes:
         inputs: Texts, or token ids that are used verbatim.
-        task: `embed` for one vector per input, `token_embed` for one vector per token.
+        task: `embed` for one vector per input, `token_embed` for one vector per token, `sparse`
+            for weights of tokens of the vocabulary.
         prompt_name: Name of a prompt in the bundle, put in front of every text; None for the
             bundle's default prompt, if it has one. Where the model has an adapter of this name,
             that is used too.
@@ -115,24 +121,28 @@ class EmbedResult:
     """The answer to one request, in request order.
 
     Attributes:
-        vectors: [N, D] float32 for `embed`; [total tokens, D] for `token_embed`.
+        vectors: [N, D] float32 for `embed`; [total, D] for `token_embed`; for `sparse` [total],
+            the weights of the tokens in `token_ids`.
         offsets: [N+1] int64, input i owns `vectors[offsets[i]:offsets[i+1]]`.
         num_tokens: [N] int32, tokens the model read for each input, special tokens included.
+        token_ids: [total] int32 for `sparse`, ascending within an input; None for other tasks.
     """
 
     vectors: FloatArray
     offsets: npt.NDArray[np.int64]
     num_tokens: IntArray
+    token_ids: IntArray | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolingOutput:
+class PoolingOutput(Generic[DataT]):
     """One input's result from `Runtime.encode`.
 
     Attributes:
-        data: [D] float32 for `embed`, [T, D] for `token_embed`.
+        data: [D] float32 for `embed`, [T, D] for `token_embed`, and for `sparse` the positive
+            weights by token id, ids ascending.
         num_tokens: Tokens the model read, special tokens included.
     """
 
-    data: FloatArray
+    data: DataT
     num_tokens: int

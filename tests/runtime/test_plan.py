@@ -117,12 +117,14 @@ def test_dimensions_of_a_model_without_smaller_sizes(manifest: Manifest) -> None
 
 def test_outputs_the_bundle_does_not_have(manifest: Manifest) -> None:
     manifest = msgspec.structs.replace(manifest, outputs=("embedding",))
-    with pytest.raises(InputError, match="does not give 'token_embeddings', only embedding"):
+    with pytest.raises(InputError, match="task='token_embed' is not what this bundle does: embed;"):
         plan(manifest, task="token_embed")
     with pytest.raises(InputError, match="does not give 'pooled'"):
         plan(manifest, normalize=False)
 
 
 def test_unknown_task(manifest: Manifest) -> None:
-    with pytest.raises(InputError, match="task='classify' must be 'embed' or 'token_embed'"):
+    with pytest.raises(
+        InputError, match="task='classify' must be 'embed' or 'token_embed' or 'sparse'"
+    ):
         plan(manifest, task="classify")

@@ -17,6 +17,7 @@ from embed_runtime import ClosedError, EngineError, OverloadedError
 from embed_runtime.batching import Limits
 from embed_runtime.engines.dummy import DummyEngine, Fault
 from embed_runtime.jobs import Job
+from embed_runtime.plan import Plan
 from embed_runtime.scheduler import Scheduler
 from embed_runtime.stats import Pace
 from embed_runtime.types import Batch, EmbedResult, FloatArray, OutputName, TokenizedInput
@@ -86,11 +87,15 @@ def start() -> Iterator[Start]:
 
 
 def job_of(
-    *contents: int, length: int = 10, output: OutputName = "embedding", **options: Any
+    *contents: int,
+    length: int = 10,
+    output: OutputName = "embedding",
+    first_index: int = 0,
+    **options: Any,
 ) -> Job:
     """Make a job with one input for each content; equal contents make equal inputs."""
     inputs = [TokenizedInput(input_ids=np.full(length, content, np.int32)) for content in contents]
-    return Job(inputs, output=output, **options)
+    return Job(inputs, Plan(output=output, **options), first_index=first_index)
 
 
 def submit(scheduler: Scheduler, *contents: int, **options: Any) -> Job:
@@ -133,7 +138,7 @@ class TestResults:
 
     def test_one_vector_for_each_token(self, start: Start) -> None:
         inputs = [TokenizedInput(input_ids=np.arange(n, dtype=np.int32)) for n in (3, 1, 4)]
-        job = Job(inputs, output="token_embeddings")
+        job = Job(inputs, Plan(output="token_embeddings"))
         start().submit(job)
         result = job.result(SECONDS)
         assert result.offsets.tolist() == [0, 3, 4, 8]
@@ -487,12 +492,12 @@ class TestFailures:
                 raise MemoryError
 
             patch.setattr(
-                "embed_runtime.jobs.np", SimpleNamespace(**{**vars(np), "empty": no_memory})
+                "embed_runtime.gathering.np", SimpleNamespace(**{**vars(np), "empty": no_memory})
             )
             with pytest.raises(EngineError, match="not enough memory"):
                 submit(scheduler, 1).result(SECONDS)
         with monkeypatch.context() as patch:
-            patch.setattr("embed_runtime.jobs.vectors.finish", no_memory)
+            patch.setattr("embed_runtime.gathering.vectors.finish", no_memory)
             with pytest.raises(EngineError, match="cannot be finished: MemoryError"):
                 submit(scheduler, 1).result(SECONDS)
         assert submit(scheduler, 1).result(SECONDS)

@@ -19,8 +19,9 @@ class Engine(Protocol):
         """Compute `batch.outputs`.
 
         Returns:
-            `embedding` and `pooled` as [B, D] float32, `token_embeddings` as [T, D] float32 in the
-            ragged order of the batch; fresh arrays that no later call writes to.
+            `embedding` and `pooled` as [B, D] float32; `token_embeddings` as [T, D] and
+            `token_weights` as [T, 1] float32 in the ragged order of the batch; fresh arrays that
+            no later call writes to.
 
         Raises:
             EngineError: The library failed.

@@ -28,10 +28,12 @@ def check_signature(spec: LoadSpec, *, inputs: Iterable[str], widths: Mapping[st
             f"{path}: the graph has an input {unknown[0]!r}, known are {', '.join(sorted(known))};"
             " export the model again"
         )
+    head = manifest.token_head
     expected: dict[OutputName, int] = {
         "embedding": manifest.dimensions.native,
         "pooled": manifest.dimensions.native,
-        "token_embeddings": manifest.hidden_size,
+        "token_embeddings": head.dimensions if head else manifest.hidden_size,
+        "token_weights": 1,
     }
     for name in manifest.outputs:
         if name not in widths:

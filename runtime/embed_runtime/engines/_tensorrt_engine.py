@@ -12,7 +12,7 @@ from embed_runtime.engines._signature import check_signature
 from embed_runtime.engines._tensorrt_library import Edition, Log, Trt
 from embed_runtime.engines._tensorrt_profiles import Shape, split
 from embed_runtime.errors import BundleError, EngineError
-from embed_runtime.types import Batch, FloatArray, OutputName
+from embed_runtime.types import TOKEN_OUTPUTS, Batch, FloatArray, OutputName
 
 # Inputs are int64 or, the masks, half as wide; outputs are float32.
 _INPUT_BYTES = 8
@@ -123,7 +123,7 @@ class TensorRtEngine:
         return rows[: self._num_rows(name, batch)].copy()
 
     def _num_rows(self, name: OutputName, batch: Batch) -> int:
-        return batch.num_tokens if name == "token_embeddings" else batch.num_rows
+        return batch.num_tokens if name in TOKEN_OUTPUTS else batch.num_rows
 
     def _allocate_buffers(self) -> dict[str, Buffer]:
         """Allocate for the largest shapes, so that addresses never change."""
@@ -135,7 +135,7 @@ class TensorRtEngine:
             for name, rank in self._ranks.items()
         }
         for name, width in self._widths.items():
-            count = num_tokens if name == "token_embeddings" else num_rows
+            count = num_tokens if name in TOKEN_OUTPUTS else num_rows
             num_bytes[name] = count * width * _OUTPUT_BYTES
         return {name: self._device.allocate_buffer(size) for name, size in num_bytes.items()}
 

@@ -26,7 +26,13 @@ class DummyEngine:
     """Hashes token ids into vectors; a row depends on its own ids, skipped count and adapter."""
 
     def __init__(
-        self, *, dimensions: int, hidden_size: int, normalize: bool, fault: Fault | None = None
+        self,
+        *,
+        dimensions: int,
+        hidden_size: int,
+        normalize: bool,
+        is_splade: bool = False,
+        fault: Fault | None = None,
     ) -> None:
         """Make an engine.
 
@@ -34,23 +40,25 @@ class DummyEngine:
             dimensions: Size of a row's vector.
             hidden_size: Size of a token's vector.
             normalize: Whether `embedding` has unit length.
+            is_splade: Whether a row's vector is weights of the vocabulary, most of them zero.
             fault: Called with every batch and what it would return; may wait, raise, or put
                 other outputs in their place.
         """
         self._dimensions = dimensions
         self._hidden_size = hidden_size
         self._normalize = normalize
+        self._is_splade = is_splade
         self._fault = fault
 
     def run(self, batch: Batch) -> dict[OutputName, FloatArray]:
         """Compute `batch.outputs`; see `Engine.run`."""
         outputs: dict[OutputName, FloatArray] = {}
         if "token_embeddings" in batch.outputs:
-            adapters = np.repeat(batch.adapters, batch.lengths)
-            keys = _with_adapters(batch.input_ids.astype(np.uint32), adapters)
-            outputs["token_embeddings"] = _hash_vectors(keys, self._hidden_size)
+            outputs["token_embeddings"] = self._hash_tokens(batch, self._hidden_size)
+        if "token_weights" in batch.outputs:
+            outputs["token_weights"] = np.maximum(self._hash_tokens(batch, 1), 0)
         if "pooled" in batch.outputs or "embedding" in batch.outputs:
-            pooled = self._pool(batch)
+            pooled = self._weigh(batch) if self._is_splade else self._pool(batch)
             if "pooled" in batch.outputs:
                 outputs["pooled"] = pooled
             if "embedding" in batch.outputs:
@@ -62,6 +70,11 @@ class DummyEngine:
     def close(self) -> None:
         """Hold nothing, free nothing."""
 
+    def _hash_tokens(self, batch: Batch, size: int) -> FloatArray:
+        """Hash each token's id and its row's adapter."""
+        adapters = np.repeat(batch.adapters, batch.lengths)
+        return _hash_vectors(_with_adapters(batch.input_ids.astype(np.uint32), adapters), size)
+
     def _pool(self, batch: Batch) -> FloatArray:
         """Hash each row's pooled ids, order included, into one vector of a length of its own."""
         starts = batch.cu_seqlens[:-1]
@@ -72,6 +85,16 @@ class DummyEngine:
         sums = _with_adapters(sums, batch.adapters)
         scale = 1 + _mix(sums) % np.uint32(1000) / 1000
         return _unit(_hash_vectors(sums, self._dimensions)) * scale.astype(np.float32)[:, None]
+
+    def _weigh(self, batch: Batch) -> FloatArray:
+        """Weigh the tokens of each row, and for each of them one more token of the vocabulary."""
+        weights = np.zeros((batch.num_rows, self._dimensions), np.float32)
+        rows = np.repeat(np.arange(batch.num_rows), batch.lengths)
+        for ids, least in ((batch.input_ids, 1), (_mix(batch.input_ids), 0)):
+            columns = ids % self._dimensions
+            found = least + np.abs(_hash_vectors(ids, 1)[:, 0])
+            np.maximum.at(weights, (rows, columns), found)
+        return weights
 
 
 def _mix(values: npt.NDArray[np.integer]) -> npt.NDArray[np.uint32]:
@@ -121,10 +144,13 @@ def _build(spec: BuildSpec) -> BuiltEngine:
 
 
 def _load(spec: LoadSpec) -> Engine:
+    manifest = spec.manifest
+    head, sparse = manifest.token_head, manifest.sparse
     return DummyEngine(
-        dimensions=spec.manifest.dimensions.native,
-        hidden_size=spec.manifest.hidden_size,
-        normalize=spec.manifest.normalize,
+        dimensions=manifest.dimensions.native,
+        hidden_size=head.dimensions if head else manifest.hidden_size,
+        normalize=manifest.normalize,
+        is_splade=sparse is not None and sparse.output == "embedding",
     )
 
 
