@@ -8,7 +8,9 @@ from embed_runtime.errors import (
     EngineError,
     InputError,
     InputTooLongError,
+    NotFiniteError,
     OverloadedError,
+    RequestTooLargeError,
 )
 from embed_runtime.runtime import Runtime
 from embed_runtime.types import EmbedRequest, EmbedResult, PoolingOutput
@@ -22,8 +24,10 @@ __all__ = [
     "EngineError",
     "InputError",
     "InputTooLongError",
+    "NotFiniteError",
     "OverloadedError",
     "PoolingOutput",
+    "RequestTooLargeError",
     "Runtime",
     "RuntimeConfig",
 ]

@@ -23,6 +23,10 @@ class RuntimeConfig:
             "help": "tokens that may wait before requests are refused (default: 256 batches)"
         },
     )
+    max_request_tokens: int | None = field(
+        default=None,
+        metadata={"help": "most tokens in one request; a larger one is refused (default: any)"},
+    )
     num_tokenizer_threads: int = field(
         default=2,
         metadata={"help": "threads that turn long texts into tokens beside the caller's"},
@@ -34,6 +38,7 @@ class RuntimeConfig:
             "num_threads",
             "max_batch_tokens",
             "max_queue_tokens",
+            "max_request_tokens",
             "num_tokenizer_threads",
         ):
             value: int | None = getattr(self, name)

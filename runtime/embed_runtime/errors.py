@@ -23,6 +23,10 @@ class InputTooLongError(InputError):
     """A text is longer than the model takes and `truncate` is NONE."""
 
 
+class RequestTooLargeError(InputError):
+    """One request asks for more than one may; split, it can succeed."""
+
+
 class OverloadedError(EmbedError):
     """The queue is full; the same request can succeed later.
 
@@ -49,3 +53,7 @@ class NoEngineError(BundleError):
 
 class EngineError(EmbedError):
     """The engine failed on a valid batch."""
+
+
+class NotFiniteError(EngineError):
+    """The model gave infinities or NaN for one input; its vector does not exist."""

@@ -14,7 +14,7 @@ from typing import Literal, Self, overload
 
 from embed_runtime.batching import Limits
 from embed_runtime.config import RuntimeConfig
-from embed_runtime.errors import ClosedError, InputError
+from embed_runtime.errors import ClosedError, InputError, RequestTooLargeError
 from embed_runtime.jobs import Job
 from embed_runtime.loading import load_bundle
 from embed_runtime.plan import make_plan
@@ -77,6 +77,7 @@ class Runtime:
         self.tokenizer = bundle.tokenizer
         self.skipped_engines = bundle.skipped
         self._max_batch_tokens = bundle.max_batch_tokens
+        self._max_request_tokens = config.max_request_tokens
         self._scheduler = Scheduler(
             bundle.engine,
             limits=Limits.for_model(
@@ -302,10 +303,12 @@ class Runtime:
 
         Raises:
             InputError: The request is wrong.
+            RequestTooLargeError: It has more than `max_request_tokens`.
             OverloadedError: The queue is full.
             ClosedError: The runtime is closed.
         """
         job = self._prepare(request)
+        self._check_num_tokens(job)
         self._scheduler.submit(job)
         return job
 
@@ -316,11 +319,13 @@ class Runtime:
 
         Raises:
             InputError: The request is wrong.
+            RequestTooLargeError: It has more than `max_request_tokens`.
             OverloadedError: The queue is full.
             EngineError: The engine failed.
             ClosedError: The runtime is closed.
         """
         job = await self._aprepare(request)
+        self._check_num_tokens(job)
         self._scheduler.submit(job)
         return await asyncio.wrap_future(job)
 
@@ -371,6 +376,14 @@ class Runtime:
         except RuntimeError as error:  # the only one it has: it was shut down
             raise ClosedError("the runtime is closed") from error
         return await asyncio.wrap_future(preparing)
+
+    def _check_num_tokens(self, job: Job) -> None:
+        """Refuse one request of too many tokens; texts that are streamed have no such limit."""
+        num_tokens, most = int(job.num_tokens.sum()), self._max_request_tokens
+        if most is not None and num_tokens > most:
+            raise RequestTooLargeError(
+                f"the request has {num_tokens} tokens, and max_request_tokens={most}; split it"
+            )
 
     def _stream(
         self, texts: Iterable[TextOrIds], request: EmbedRequest, *, progress: bool

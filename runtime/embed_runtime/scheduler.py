@@ -10,7 +10,13 @@ import numpy as np
 
 from embed_runtime.batching import Limits, Row, Waiting, collate
 from embed_runtime.engines import Engine
-from embed_runtime.errors import ClosedError, EmbedError, EngineError, OverloadedError
+from embed_runtime.errors import (
+    ClosedError,
+    EmbedError,
+    EngineError,
+    NotFiniteError,
+    OverloadedError,
+)
 from embed_runtime.jobs import Job, Target
 from embed_runtime.stats import Pace, SchedulerStats
 from embed_runtime.types import TOKEN_OUTPUTS, Batch, FloatArray, OutputName
@@ -294,7 +300,7 @@ class Scheduler:
                 if not job.is_open or answers.get(job) is not None:
                     continue
                 if not is_sound:
-                    answers[job] = EngineError(
+                    answers[job] = NotFiniteError(
                         f"the model gave values that are not finite for input"
                         f" {job.first_index + index}"
                     )

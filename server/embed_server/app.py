@@ -8,6 +8,7 @@ from starlette.middleware import Middleware
 
 from embed_server.auth import OPEN_PATHS, ApiKeyGuard
 from embed_server.config import ServerConfig
+from embed_server.errors import CONTRACT, STRICT
 from embed_server.metrics import Metrics
 from embed_server.middleware import Observer
 from embed_server.routes import all_routers
@@ -26,13 +27,14 @@ def create_app(models: Sequence[ServedModel], config: ServerConfig) -> FastAPI:
         InputError: Two models have the same name.
     """
     metrics = Metrics(models)
+    dialect = STRICT if config.compat == "vllm" else CONTRACT
     guard = [Middleware(ApiKeyGuard, api_keys=config.api_key)] if config.api_key else []
     app = FastAPI(
         title="embed-serve",
         description=DESCRIPTION,
         version="1",
         redoc_url=None,
-        middleware=[Middleware(Observer, metrics=metrics), *guard],
+        middleware=[Middleware(Observer, metrics=metrics, dialect=dialect), *guard],
     )
     app.state.service = Service(models, config=config, metrics=metrics)
     # For the documentation page alone: `ApiKeyGuard` does the work, before any route is looked up.

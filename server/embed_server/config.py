@@ -44,6 +44,17 @@ class ServerConfig:
         default=64 * 2**20,
         metadata={"help": "largest request body; a larger one is refused"},
     )
+    max_request_inputs: int | None = field(
+        default=None,
+        metadata={"help": "most inputs in one request; a larger one is refused (default: any)"},
+    )
+    max_request_seconds: int | None = field(
+        default=None,
+        metadata={
+            "help": "longest time for one request, waiting included; its work is dropped then "
+            "(default: any)"
+        },
+    )
     drain_seconds: int = field(
         default=60,
         metadata={
@@ -68,9 +79,15 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise InputError(f"port={self.port} is outside 0..65535", param="port")
-        for name in ("max_body_bytes", "drain_seconds"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} is not above 0", param=name)
+        for name in (
+            "max_body_bytes",
+            "max_request_inputs",
+            "max_request_seconds",
+            "drain_seconds",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}={value} is not above 0", param=name)
         for name in ("served_model_name", "api_key"):
             if not all(getattr(self, name)):
                 raise InputError(f"{name} must not be empty text", param=name)

@@ -1,10 +1,10 @@
-"""How a failure looks on the wire: one table from error class to status and type.
+"""How a failure looks on the wire: for each dialect a table from error class to status and type.
 
 The runtime's errors have their rows here too; a class without one inherits its parent's.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import orjson
 from starlette.responses import Response
@@ -15,7 +15,10 @@ from embed_runtime.errors import (
     EmbedError,
     EngineError,
     InputError,
+    InputTooLongError,
+    NotFiniteError,
     OverloadedError,
+    RequestTooLargeError,
 )
 
 
@@ -39,61 +42,134 @@ class BodyTooLargeError(EmbedError):
     """The body is larger than `max_body_bytes`."""
 
 
+class DeadlineError(EmbedError):
+    """The answer was not ready after `max_request_seconds`."""
+
+
 class DisconnectedError(EmbedError):
     """The client left before its answer was ready; nobody reads what is sent now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What a caller sees of an error class: the HTTP status and the contract's word for it."""
+    """What a caller sees of an error class.
+
+    Attributes:
+        status: Of HTTP.
+        type: The dialect's word for it.
+        message: Stands for the error's own, where that could tell of the server's insides.
+        is_logged: Whether the cause is ours and goes into the log, under the request's id.
+    """
 
     status: int
     type: str
+    message: str | None = None
+    is_logged: bool = False
 
 
-INTERNAL = Failure(500, "InternalServerError")
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How an API tells of failures.
 
-FAILURES: Mapping[type[EmbedError], Failure] = {
-    SchemaError: Failure(400, "Bad Request"),
-    InputError: Failure(400, "BadRequestError"),
-    UnknownModelError: Failure(404, "NotFoundError"),
-    BodyTooLargeError: Failure(413, "RequestTooLargeError"),
-    OverloadedError: Failure(429, "TooManyRequestsError"),
-    DisconnectedError: Failure(499, "ClientClosedRequestError"),
-    EngineError: INTERNAL,
-    ClosedError: Failure(503, "ServiceUnavailableError"),
-    BundleError: Failure(503, "ServiceUnavailableError"),
-}
+    Attributes:
+        failures: Its table.
+        internal: Its row for everything that is not in the table.
+        to_body: Writes the answer: failure, message, name of the field at fault.
+    """
+
+    failures: Mapping[type[EmbedError], Failure]
+    internal: Failure
+    to_body: Callable[[Failure, str, str | None], object]
+
+
+def _to_contract_body(failure: Failure, message: str, param: str | None) -> object:
+    return {
+        "error": {
+            "message": message,
+            "type": failure.type,
+            "param": param,
+            "code": failure.status,
+        }
+    }
+
+
+def _to_tei_body(failure: Failure, message: str, _param: str | None) -> object:
+    return {"error": message, "error_type": failure.type}
+
+
+_CAUSE = "the server's log has the cause under the id in the X-Request-Id header"
+_STOPPING = "the model is not available: the server is stopping or its bundle is damaged"
+
+_INTERNAL = Failure(500, "InternalServerError", f"internal error; {_CAUSE}", is_logged=True)
+_UNAVAILABLE = Failure(503, "ServiceUnavailableError", _STOPPING, is_logged=True)
+
+CONTRACT = Dialect(
+    failures={
+        SchemaError: Failure(400, "Bad Request"),
+        InputError: Failure(400, "BadRequestError"),
+        UnknownModelError: Failure(404, "NotFoundError"),
+        BodyTooLargeError: Failure(413, "RequestTooLargeError"),
+        RequestTooLargeError: Failure(413, "RequestTooLargeError"),
+        OverloadedError: Failure(429, "TooManyRequestsError"),
+        DisconnectedError: Failure(499, "ClientClosedRequestError"),
+        EngineError: _INTERNAL,
+        NotFiniteError: replace(_INTERNAL, message=None),
+        ClosedError: _UNAVAILABLE,
+        BundleError: _UNAVAILABLE,
+        DeadlineError: Failure(504, "GatewayTimeoutError"),
+    },
+    internal=_INTERNAL,
+    to_body=_to_contract_body,
+)
+
+# vLLM turns a full queue away like a sick server.
+STRICT = replace(
+    CONTRACT, failures={**CONTRACT.failures, OverloadedError: Failure(503, "Service Unavailable")}
+)
+
+_BACKEND = Failure(424, "Backend", f"inference failed; {_CAUSE}", is_logged=True)
+_UNHEALTHY = Failure(503, "Unhealthy", _STOPPING, is_logged=True)
+
+# text-embeddings-inference; it has no words for the rows with 404, 499 and 504.
+TEI = Dialect(
+    failures={
+        SchemaError: Failure(422, "Validation"),
+        InputError: Failure(422, "Validation"),
+        InputTooLongError: Failure(413, "Validation"),
+        UnknownModelError: Failure(404, "Validation"),
+        BodyTooLargeError: Failure(413, "Validation"),
+        RequestTooLargeError: Failure(413, "Validation"),
+        OverloadedError: Failure(429, "Overloaded"),
+        DisconnectedError: Failure(499, "Validation"),
+        EngineError: _BACKEND,
+        NotFiniteError: replace(_BACKEND, message=None),
+        ClosedError: _UNHEALTHY,
+        BundleError: _UNHEALTHY,
+        DeadlineError: Failure(504, "Overloaded"),
+    },
+    internal=replace(_BACKEND, status=500),
+    to_body=_to_tei_body,
+)
 
 # The contract names these fields and leaves `param` null for all others.
 PARAMS = frozenset({"input_tokens", "model", "normalize", "prompt_name", "truncate_prompt_tokens"})
 
-# A cause that is ours goes into the log, under the request's id; the caller gets one of these.
-HIDDEN = {
-    500: "internal error; the server's log has the cause under the id in the X-Request-Id header",
-    503: "the model is not available: the server is stopping or its bundle is damaged",
-}
+
+def find_failure(error: type[Exception], dialect: Dialect = CONTRACT) -> Failure:
+    """Find the row of an error class or of its nearest ancestor."""
+    failures = dialect.failures
+    return next((failures[cls] for cls in error.__mro__ if cls in failures), dialect.internal)
 
 
-def find_failure(error: type[Exception]) -> Failure:
-    """Find the table's row for an error class or its nearest ancestor; 500 for all others."""
-    return next((FAILURES[cls] for cls in error.__mro__ if cls in FAILURES), INTERNAL)
-
-
-def error_response(error: Exception) -> Response:
-    """Answer with an error, in the shape of the contract."""
-    failure = find_failure(type(error))
+def error_response(error: Exception, dialect: Dialect = CONTRACT) -> Response:
+    """Answer with an error, in the words of a dialect."""
+    failure = find_failure(type(error), dialect)
     headers: dict[str, str] = {}
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = str(error.retry_after_seconds)
-    body = {
-        "message": HIDDEN.get(failure.status) or str(error),
-        "type": failure.type,
-        "param": _find_param(error),
-        "code": failure.status,
-    }
+    body = dialect.to_body(failure, failure.message or str(error), _find_param(error))
     return Response(
-        orjson.dumps({"error": body}),
+        orjson.dumps(body),
         status_code=failure.status,
         headers=headers,
         media_type="application/json",

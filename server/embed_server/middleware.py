@@ -7,7 +7,7 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from embed_server.errors import INTERNAL, error_response, find_failure
+from embed_server.errors import CONTRACT, Dialect, error_response, find_failure
 from embed_server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -18,9 +18,10 @@ MAX_REQUEST_ID_LENGTH = 128
 class Observer:
     """Name, time and count every request, and turn what it raises into an answer."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, dialect: Dialect = CONTRACT) -> None:
         self._app = app
         self._metrics = metrics
+        self._dialect = dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -30,7 +31,13 @@ class Observer:
         started = time.perf_counter()
         given_id = _usable_id(Headers(scope=scope).get("x-request-id", ""))
         request_id = given_id or secrets.token_hex(8)
-        scope.setdefault("state", {}).update(request_id=request_id, has_given_id=bool(given_id))
+        state = scope.setdefault("state", {})
+        state.update(
+            request_id=request_id,
+            has_given_id=bool(given_id),
+            started=started,
+            dialect=self._dialect,  # endpoints of another dialect replace it
+        )
         answered: int | None = None
 
         async def observed_send(message: Message) -> None:
@@ -43,14 +50,16 @@ class Observer:
         try:
             await self._app(scope, receive, observed_send)
         except Exception as error:
-            if find_failure(type(error)).status >= INTERNAL.status:
+            if find_failure(type(error), state["dialect"]).is_logged:
                 logger.exception("request %s failed", request_id)
             if answered is not None:
                 raise
-            await error_response(error)(scope, receive, observed_send)
+            await error_response(error, state["dialect"])(scope, receive, observed_send)
         finally:
             seconds = time.perf_counter() - started
-            status = answered or INTERNAL.status  # what the HTTP layer sends when nothing else did
+            status = (
+                answered or self._dialect.internal.status
+            )  # what the HTTP layer sends when nothing else did
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.observe_request(route, status, seconds)
             logger.debug(

@@ -1,14 +1,17 @@
 """`Service`: what every endpoint works with, made once for each app."""
 
+import asyncio
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from starlette.requests import Request
 
-from embed_runtime.errors import InputError
+from embed_runtime.errors import InputError, RequestTooLargeError
 from embed_runtime.types import EmbedRequest, EmbedResult
 from embed_server.config import ServerConfig
 from embed_server.disconnect import CancelOnDisconnect
-from embed_server.errors import UnknownModelError
+from embed_server.errors import DeadlineError, UnknownModelError
 from embed_server.metrics import Metrics
 from embed_server.served_model import ServedModel
 
@@ -57,18 +60,28 @@ class Service:
         )
 
     async def embed(self, request: Request, model: ServedModel, work: EmbedRequest) -> EmbedResult:
-        """Compute vectors, or stop as soon as the client is gone.
+        """Compute vectors, or stop as soon as the client is gone or its time is over.
 
         Raises:
             InputError: The work cannot be done as asked.
+            RequestTooLargeError: It is more than one request may ask for.
             OverloadedError: Too much is waiting already.
+            DeadlineError: It takes longer than a request may.
             EngineError: The engine failed.
             DisconnectedError: The client left.
         """
+        self._check_num_inputs(work)
+        if self.config.compat == "vllm" and work.prompt_name is None and work.prompt is None:
+            work = replace(work, prompt="")  # vLLM does not know of default prompts
         self.num_running += 1
         try:
-            async with CancelOnDisconnect(request):
+            async with self._deadline(request), CancelOnDisconnect(request):
                 result = await model.run(work)
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"no answer within max_request_seconds={self.config.max_request_seconds}; "
+                "send less at once, or try again later"
+            ) from error
         finally:
             self.num_running -= 1
         self.metrics.observe_result(model.name, result)
@@ -77,6 +90,20 @@ class Service:
     async def is_healthy(self) -> bool:
         """Tell whether every engine works."""
         return all([await model.is_healthy() for model in self.models])
+
+    def _check_num_inputs(self, work: EmbedRequest) -> None:
+        most = self.config.max_request_inputs
+        if most is not None and len(work.inputs) > most:
+            raise RequestTooLargeError(
+                f"the request has {len(work.inputs)} inputs, and max_request_inputs={most}; "
+                "split it"
+            )
+
+    def _deadline(self, request: Request) -> asyncio.Timeout:
+        """Count from the request's first byte, not from when its work begins."""
+        most = self.config.max_request_seconds
+        passed = time.perf_counter() - request.state.started
+        return asyncio.timeout(None if most is None else most - passed)
 
 
 def service_of(request: Request) -> Service:

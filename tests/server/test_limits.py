@@ -1,0 +1,137 @@
+"""Limits of a request: how many, how large, how long; and a queue that is full."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from embed_runtime import EmbedRequest, EmbedResult, Runtime, RuntimeConfig
+from embed_runtime.engines.dummy import DummyEngine
+from embed_runtime.scheduler import Scheduler
+from embed_server.app import create_app
+from embed_server.config import ServerConfig
+from embed_server.served_model import ServedModel
+
+MakeClient = Callable[..., TestClient]
+
+
+@pytest.fixture
+def limited_client(dummy_bundle: Callable[..., Path]) -> Iterator[MakeClient]:
+    """Serve a dummy bundle under limits: those of the server, and `runtime` for the others."""
+    runtimes: list[Runtime] = []
+
+    def make(*, runtime: RuntimeConfig | None = None, **limits: Any) -> TestClient:
+        runtimes.append(Runtime(dummy_bundle(), config=runtime))
+        return TestClient(create_app([ServedModel.of(runtimes[-1])], ServerConfig(**limits)))
+
+    yield make
+    for one in runtimes:
+        one.close()
+
+
+def error_of(response: Any) -> dict[str, Any]:
+    error: dict[str, Any] = response.json()["error"]
+    assert error["code"] == response.status_code
+    return error
+
+
+def test_too_many_inputs(limited_client: MakeClient) -> None:
+    client = limited_client(max_request_inputs=2)
+    assert client.post("/v1/embeddings", json={"input": ["a", "b"]}).status_code == 200
+    for path, body in (
+        ("/v1/embeddings", {"input": ["a", "b", "c"]}),
+        ("/v2/embed", {"texts": ["a", "b", "c"]}),
+    ):
+        error = error_of(client.post(path, json=body))
+        assert (error["code"], error["type"]) == (413, "RequestTooLargeError")
+        assert "3 inputs, and max_request_inputs=2" in error["message"]
+
+
+def test_too_many_tokens(limited_client: MakeClient) -> None:
+    client = limited_client(runtime=RuntimeConfig(max_request_tokens=8))
+    assert client.post("/v1/embeddings", json={"input": ["a the", "a the"]}).status_code == 200
+    error = error_of(client.post("/v1/embeddings", json={"input": ["a the", "a the of"]}))
+    assert (error["code"], error["type"]) == (413, "RequestTooLargeError")
+    assert "9 tokens, and max_request_tokens=8" in error["message"]
+
+
+def test_a_request_that_takes_too_long_is_dropped(
+    limited_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+
+    async def never(_runtime: Runtime, _request: EmbedRequest) -> EmbedResult:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            events.append("cancelled")
+        raise AssertionError
+
+    monkeypatch.setattr(Runtime, "asubmit", never)
+    # As if the request had begun long ago: its time is over at once.
+    monkeypatch.setattr("embed_server.middleware.time", SimpleNamespace(perf_counter=lambda: -1e9))
+    client = limited_client(max_request_seconds=1)
+    response = client.post("/v1/embeddings", json={"input": "a"})
+    error = error_of(response)
+    assert (error["code"], error["type"]) == (504, "GatewayTimeoutError")
+    assert "max_request_seconds=1" in error["message"]
+    assert events == ["cancelled"]
+    assert client.get("/load").json() == {"server_load": 0}
+
+
+@pytest.mark.parametrize("compat", [None, "vllm"])
+@pytest.mark.parametrize("inputs", ["a", ["a"], ["a", "b", "c"]])
+def test_a_full_queue_answers_one_input_like_many(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, inputs: object, compat: Any
+) -> None:
+    client = TestClient(create_app([ServedModel.of(runtime)], ServerConfig(compat=compat)))
+
+    def has_no_space(_scheduler: Scheduler, _num_tokens: int) -> bool:
+        return False
+
+    monkeypatch.setattr(Scheduler, "_has_space", has_no_space)
+    response = client.post("/v1/embeddings", json={"input": inputs})
+    error = error_of(response)
+    expected = (503, "Service Unavailable") if compat else (429, "TooManyRequestsError")
+    assert (error["code"], error["type"]) == expected
+    assert int(response.headers["Retry-After"]) >= 1
+    assert "the queue is full" in error["message"]
+
+
+def test_a_vector_that_is_not_finite_is_an_error_that_names_its_input(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = DummyEngine.run
+
+    def run_badly(engine: DummyEngine, batch: Any) -> Any:
+        outputs = {name: values.copy() for name, values in run(engine, batch).items()}
+        longest = int(batch.lengths.argmax())
+        outputs["embedding"][longest, 3] = np.nan
+        return outputs
+
+    monkeypatch.setattr(DummyEngine, "run", run_badly)
+    for path, body in (
+        ("/v1/embeddings", {"input": ["a", "a the of"], "encoding_format": "base64"}),
+        ("/v2/embed", {"texts": ["a", "a the of"], "embedding_types": ["ubinary"]}),
+    ):
+        error = error_of(client.post(path, json=body))
+        assert (error["code"], error["type"]) == (500, "InternalServerError")
+        assert "not finite for input 1" in error["message"]
+    assert client.post("/v1/embeddings", json={"input": "a"}).status_code == 500
+
+
+@pytest.mark.parametrize(("compat", "prompt"), [(None, "query: "), ("vllm", "")])
+def test_strict_servers_know_of_no_default_prompt(
+    dummy_bundle: Callable[..., Path], compat: Any, prompt: str
+) -> None:
+    with Runtime(dummy_bundle(default_prompt="query")) as runtime:
+        client = TestClient(create_app([ServedModel.of(runtime)], ServerConfig(compat=compat)))
+        for fields, used in (({}, prompt), ({"prompt_name": "document"}, "document: ")):
+            answer = client.post("/v1/embeddings", json={"input": "the", **fields}).json()
+            vector = np.array(answer["data"][0]["embedding"], np.float32)
+            assert np.array_equal(vector, runtime.embed("the", prompt=used))
