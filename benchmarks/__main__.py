@@ -1,4 +1,4 @@
-"""`python -m benchmarks run` measures and stores; `python -m benchmarks report` shows again."""
+"""`python -m benchmarks run` and `export` measure and store; `report` shows a run again."""
 
 import argparse
 import logging
@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.checkpoints import CACHE
 from benchmarks.compare import compare
+from benchmarks.exporting import measure_export
 from benchmarks.machine import (
     describe_machine,
     library_versions,
@@ -18,9 +20,9 @@ from benchmarks.machine import (
     source_commit,
 )
 from benchmarks.peers import PeerSpec, RuntimePeer, SentenceTransformersPeer
-from benchmarks.report import save_plot, to_markdown
-from benchmarks.results import Result, read_result, write_result
-from benchmarks.workloads import CACHE, WORKLOADS, Workload
+from benchmarks.report import exports_to_markdown, save_plot, to_markdown
+from benchmarks.results import ExportResult, Result, read_result, write_result
+from benchmarks.workloads import WORKLOADS, Workload
 from embed_runtime.types import Precision
 
 _LOG = logging.getLogger("benchmarks")
@@ -40,6 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run.add_argument("--threads", type=int, default=num_physical_cores(), metavar="N")
     run.add_argument("-o", "--output", type=Path, default=_RESULTS, metavar="DIR")
     run.set_defaults(action=_run)
+    export = commands.add_parser("export", help="measure the steps of an export, store as JSON")
+    export.add_argument("--workload", choices=WORKLOADS, default="qwen3-0.6b-size")
+    export.add_argument("--precision", choices=("fp32", "bf16"), action="append")
+    export.add_argument("--engine", action="append", metavar="NAME", help="default: onnxruntime")
+    export.add_argument("--threads", type=int, default=num_physical_cores(), metavar="N")
+    export.add_argument("-o", "--output", type=Path, default=_RESULTS, metavar="DIR")
+    export.set_defaults(action=_measure_exports)
     report = commands.add_parser("report", help="print the tables of a stored result and plot it")
     report.add_argument("result", type=Path)
     report.set_defaults(action=_report)
@@ -109,6 +118,32 @@ def _export(workload: Workload, precision: Precision) -> Path:
     _LOG.info("exporting %s in %s", workload.name, precision)
     subprocess.run(command, check=True)
     return bundle
+
+
+def _measure_exports(options: argparse.Namespace) -> None:
+    workload, machine = WORKLOADS[options.workload](), describe_machine()
+    precisions: Sequence[Precision] = options.precision or ("fp32", "bf16")
+    result = ExportResult(
+        date=datetime.now(UTC).date().isoformat(),
+        command=shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        commit=source_commit(),
+        machine=machine,
+        versions=library_versions(),
+        num_threads=options.threads,
+        runs=tuple(
+            measure_export(
+                workload,
+                precision=precision,
+                engines=tuple(options.engine or ["onnxruntime"]),
+                num_threads=options.threads,
+            )
+            for precision in precisions
+        ),
+    )
+    path = options.output / f"{result.date}-export-{workload.name}-{machine_slug(machine)}.json"
+    write_result(path, result)
+    sys.stdout.write(exports_to_markdown(result))
+    _LOG.info("stored: %s", path)
 
 
 def _report(options: argparse.Namespace) -> None:

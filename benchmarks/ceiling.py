@@ -17,14 +17,12 @@ class CeilingSpec:
 
     Attributes:
         precision: Of factors and products.
-        hidden_size: H.
-        intermediate_size: Width of the feed-forward part.
+        products: Width in and width out of each product of one layer.
         num_threads: Threads of one product.
     """
 
     precision: Precision
-    hidden_size: int
-    intermediate_size: int
+    products: tuple[tuple[int, int], ...]
     num_threads: int
 
     def __call__(self) -> "Ceiling":
@@ -33,24 +31,22 @@ class CeilingSpec:
 
 
 class Ceiling:
-    """Passes of matrix products as one encoder layer does them, on rows of 2,048 tokens."""
+    """Passes of matrix products as one layer does them, on rows of 2,048 tokens."""
 
     def __init__(self, spec: CeilingSpec) -> None:
         import torch
 
         torch.set_num_threads(spec.num_threads)
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[spec.precision]
-        hidden, inner = spec.hidden_size, spec.intermediate_size
-        shapes = [(hidden, 3 * hidden), (hidden, hidden), (hidden, inner), (inner, hidden)]
         self._products: list[Callable[[], object]] = [
             partial(
                 torch.mm,
                 torch.randn(_NUM_ROWS, rows, dtype=dtype),
                 torch.randn(rows, columns, dtype=dtype),
             )
-            for rows, columns in shapes
+            for rows, columns in spec.products
         ]
-        self._flops = sum(2 * _NUM_ROWS * rows * columns for rows, columns in shapes)
+        self._flops = sum(2 * _NUM_ROWS * rows * columns for rows, columns in spec.products)
         self._rates: list[float] = []
 
     def run(self) -> None:

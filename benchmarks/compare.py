@@ -102,8 +102,7 @@ def _first_of_each_precision(peers: Sequence[PeerSpec]) -> list[PeerSpec]:
 def _ceiling_spec(workload: Workload, peer: PeerSpec) -> CeilingSpec:
     return CeilingSpec(
         precision=peer.precision,
-        hidden_size=workload.hidden_size,
-        intermediate_size=workload.intermediate_size,
+        products=workload.products,
         num_threads=peer.num_threads,
     )
 

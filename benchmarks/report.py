@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.results import Measurement, Result, WorkloadResult
+from benchmarks.results import ExportResult, Measurement, Result, WorkloadResult
 
 _HEADER = (
     "system", "engine", "precision", "tokens/s", "texts/s", "spread", "times baseline",
@@ -23,6 +23,34 @@ def to_markdown(result: Result) -> str:
     ]
     for workload in result.workloads:
         blocks += [_heading(workload), _table(workload)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def exports_to_markdown(result: ExportResult) -> str:
+    """Write measured exports as one table each, under a line that says where they ran."""
+    machine = result.machine
+    where = f"{machine.cpu}, {machine.num_cores} cores, {result.num_threads} threads"
+    blocks = [f"{result.date}, {where}, commit {result.commit}: `{result.command}`"]
+    for run in result.runs:
+        heading = (
+            f"**{run.name}** in {run.precision} ({', '.join(run.engines)}):"
+            f" {run.num_parameters / 1e6:,.0f} million parameters, checkpoint"
+            f" {_mebibytes(run.checkpoint_bytes)}, weights in the bundle"
+            f" {_mebibytes(run.weights_bytes)}"
+        )
+        header = ("step", "seconds", "peak memory", "without mapped files", "times the weights")
+        rows = [
+            (
+                step.title,
+                f"{step.seconds:,.1f}",
+                _mebibytes(step.peak_memory_bytes),
+                _mebibytes(step.peak_private_bytes),
+                f"{step.peak_memory_bytes / run.weights_bytes:.2f}",
+            )
+            for step in run.steps
+        ]
+        table = [header, ("---",) * len(header), *rows]
+        blocks += [heading, "\n".join(_line(row) for row in table)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -83,6 +111,10 @@ def _row(m: Measurement) -> tuple[str, ...]:
         f"{m.share_of_ceiling:.0%}",
         f"{m.min_cosine:.7f}",
         "not known" if m.padding_share is None else f"{m.padding_share:.0%}",
-        f"{m.peak_memory_bytes / 2**20:,.0f} MiB",
+        _mebibytes(m.peak_memory_bytes),
         f"{m.load_seconds:.1f} s",
     )
+
+
+def _mebibytes(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.0f} MiB"
