@@ -3,10 +3,15 @@
 import ast
 import sysconfig
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from pathlib import Path
 
 # Longer probes cost minutes in the original model and find nothing that these lengths do not.
 MAX_PROBE_TOKENS = 8192
+# Every model is probed with these lengths, whatever it costs.
+MIN_PROBE_TOKENS = 513
+# What the probes of growing length may cost the original model: minutes on two cores.
+_MAX_PROBE_FLOPS = 1e13
 
 # Around the sizes at which kernels, tiles and buckets change; the maximum is added per model.
 _LENGTHS = (
@@ -81,7 +86,24 @@ _REPEATED = (
 _EMPTY = ("", " ")
 
 
-def probe_texts(max_tokens: int, num_tokens: Callable[[str], int]) -> tuple[str, ...]:
+def longest_probe(num_parameters: int) -> int:
+    """Say up to which length a model of this size is probed.
+
+    A token costs 2 operations for each parameter.
+    """
+    allowed = _MAX_PROBE_FLOPS / (2 * num_parameters)
+    totals = accumulate((*_LENGTHS, MAX_PROBE_TOKENS))
+    affordable = [
+        length
+        for length, total in zip((*_LENGTHS, MAX_PROBE_TOKENS), totals, strict=True)
+        if total <= allowed
+    ]
+    return max(affordable[-1] if affordable else 0, MIN_PROBE_TOKENS)
+
+
+def probe_texts(
+    max_tokens: int, num_tokens: Callable[[str], int], *, longest: int = MAX_PROBE_TOKENS
+) -> tuple[str, ...]:
     """Make the texts an engine is proven with, the same for the same tokenizer.
 
     They have every kind of length from one token to more than the model takes, many scripts,
@@ -89,18 +111,18 @@ def probe_texts(max_tokens: int, num_tokens: Callable[[str], int]) -> tuple[str,
     among them where the tokenizer adds tokens of its own.
 
     Args:
-        max_tokens: Longest input of the model; longer texts are there to be truncated. Of models
-            that take more than `MAX_PROBE_TOKENS`, only lengths up to that are probed.
+        max_tokens: Longest input of the model; longer texts are there to be truncated.
         num_tokens: Counts the tokens of a text, special tokens included, without truncating.
+        longest: Of models that take more, only lengths up to this are probed.
 
     Returns:
         Distinct texts, each with at least one token.
     """
     fixed = _SCRIPTS + _SYMBOLS + _CODE_AND_NUMBERS + _REPEATED + _EMPTY
-    longest = min(max_tokens, MAX_PROBE_TOKENS)
-    lengths = sorted({length for length in _LENGTHS if length < longest} | {longest - 1, longest})
+    top = min(max_tokens, longest)
+    lengths = sorted({length for length in _LENGTHS if length < top} | {top - 1, top})
     texts = [*fixed, *(_text_of_length(length, num_tokens) for length in lengths)]
-    if max_tokens <= MAX_PROBE_TOKENS:
+    if max_tokens <= longest:
         texts.append(_text_of_length(max_tokens + max_tokens // 4 + 7, num_tokens, start=17))
     return tuple(text for text in dict.fromkeys(texts) if num_tokens(text) > 0)
 

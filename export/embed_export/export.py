@@ -10,7 +10,7 @@ from embed_export.build import build_engine
 from embed_export.bundle import bundle_folder, check_output, default_output, describe_files
 from embed_export.channels import measure_channels
 from embed_export.config import ExportConfig
-from embed_export.corpus import probe_texts
+from embed_export.corpus import longest_probe, probe_texts
 from embed_export.dialects import graph_name, write_graphs
 from embed_export.errors import ExportError
 from embed_export.probe import Reference, write_reference
@@ -72,7 +72,11 @@ def export_bundle(config: ExportConfig, steps: Steps | None = None) -> tuple[Pat
                 )
             graphs = write_graphs(folder, source, channel_maxima)
         with steps.step("Running the original model") as advance:
-            texts = probe_texts(source.spec.max_tokens, source.tokenizer.count)
+            texts = probe_texts(
+                source.spec.max_tokens,
+                source.tokenizer.count,
+                longest=longest_probe(_count_parameters(source)),
+            )
             reference = run_original(
                 source.checkpoint, source.recipe, source.spec, source.tokenizer, texts, advance
             )
@@ -127,6 +131,12 @@ def _estimate_bytes(source: Source, backends: Mapping[str, Backend]) -> int:
     num_plans = sum(name.startswith("tensorrt") for name in backends)
     num_parameters = source.checkpoint.weights.num_parameters
     return num_parameters * _NUM_BYTES[source.config.precision] * (1 + num_plans)
+
+
+def _count_parameters(source: Source) -> int:
+    """Count what a token is multiplied with: all weights but the table of words."""
+    shape = source.spec.shape
+    return source.checkpoint.weights.num_parameters - shape.vocab_size * shape.hidden_size
 
 
 def _check_precision(precision: Precision, reference: Reference) -> None:

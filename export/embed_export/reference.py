@@ -4,7 +4,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from importlib.metadata import version
 from typing import Any, Protocol, TypeAlias, cast
@@ -23,7 +23,8 @@ from embed_export.progress import Advance
 from embed_export.quiet import quiet_transformers
 from embed_export.recipes import Original, Recipe
 from embed_export.tokenizer import ResolvedTokenizer
-from embed_export.weights import Weights, strip_prefix
+from embed_export.weights import SourceDtype, Weights, strip_prefix
+from embed_export.widening import compute_in_float32
 from embed_runtime.manifest import Activation, PoolingMode
 
 _DoubleArray: TypeAlias = npt.NDArray[np.float64]
@@ -35,6 +36,13 @@ _ACTIVATIONS: dict[Activation, Callable[[float], float]] = {
     "gelu": lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2))),
     "sigmoid": lambda x: 0.5 * (1 + math.tanh(x / 2)),
     "silu": lambda x: x * 0.5 * (1 + math.tanh(x / 2)),
+}
+
+
+_DTYPES: dict[SourceDtype, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
 }
 
 
@@ -107,14 +115,12 @@ def _load(checkpoint: Checkpoint, recipe: Recipe) -> Original:
             tensors = _native_tensors(checkpoint, recipe, weights)
             # The automatic class would ask for a folder even where tensors are given.
             model_class: Any = transformers.MODEL_MAPPING[type(config)]
-            model, loading = model_class.from_pretrained(
-                checkpoint.model_folder if tensors is None else None,
-                config=config,
-                state_dict=tensors,
-                dtype=torch.float32,
-                local_files_only=True,
-                output_loading_info=True,
-            )
+            dtype = torch.float32 if tensors else _DTYPES[weights.source_dtype]
+            model, loading = _from_pretrained(checkpoint, model_class, config, tensors, dtype)
+            if dtype != torch.float32 and not compute_in_float32(model):
+                model, loading = _from_pretrained(
+                    checkpoint, model_class, config, tensors, torch.float32
+                )
             model.eval()
     except Exception as error:  # a damaged file can make it raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -125,6 +131,24 @@ def _load(checkpoint: Checkpoint, recipe: Recipe) -> Original:
     if missing:
         raise ExportError(f"the original model lacks weight {missing[0]!r}; fetch it again")
     return lambda row: _hidden_states(cast("_Backbone", model), row)
+
+
+def _from_pretrained(
+    checkpoint: Checkpoint,
+    model_class: Any,
+    config: object,
+    tensors: Mapping[str, torch.Tensor] | None,
+    dtype: torch.dtype,
+) -> tuple[Any, dict[str, object]]:
+    model, loading = model_class.from_pretrained(
+        checkpoint.model_folder if tensors is None else None,
+        config=config,
+        state_dict=tensors,
+        dtype=dtype,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    return model, loading
 
 
 def _native_tensors(

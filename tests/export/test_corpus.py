@@ -6,7 +6,13 @@ from collections.abc import Callable
 import pytest
 from tokenizers import Tokenizer
 
-from embed_export.corpus import MAX_PROBE_TOKENS, probe_texts, real_texts
+from embed_export.corpus import (
+    MAX_PROBE_TOKENS,
+    MIN_PROBE_TOKENS,
+    longest_probe,
+    probe_texts,
+    real_texts,
+)
 
 
 def _words(text: str) -> int:
@@ -66,6 +72,17 @@ def test_long_models_cost_a_bounded_time() -> None:
     texts = probe_texts(131_072, _words)
     assert max(map(_words, texts)) == MAX_PROBE_TOKENS
     assert sum(map(_words, texts)) < 4 * MAX_PROBE_TOKENS
+
+
+def test_large_models_are_probed_less_far_but_never_less_than_the_least() -> None:
+    small, middle, large = (longest_probe(count) for count in (10**7, 6 * 10**8, 10**12))
+    assert small == MAX_PROBE_TOKENS
+    assert MIN_PROBE_TOKENS < middle < MAX_PROBE_TOKENS
+    assert large == MIN_PROBE_TOKENS
+    texts = probe_texts(131_072, _words, longest=middle)
+    assert max(map(_words, texts)) == middle
+    # One pass of the probes that grow costs the large model minutes, not hours.
+    assert 2 * 6 * 10**8 * sum(map(_words, texts)) < 2e13
 
 
 def test_a_tokenizer_that_hits_few_lengths_comes_near() -> None:
