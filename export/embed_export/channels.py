@@ -43,10 +43,13 @@ def measure_channels(source: Source, folder: Path, advance: Advance) -> Mapping[
         for index, text in enumerate(texts):
             input_ids = np.array([source.tokenizer.encode(text, max_tokens=source.spec.max_tokens)])
             ones = np.ones_like(input_ids)
+            # With each adapter in turn, and with none.
+            adapter = index % (1 + len(source.spec.adapters)) - 1
             inputs = {
                 "input_ids": input_ids,
                 "attention_mask": ones,
                 "pool_mask": ones.astype(np.float32),
+                "adapter_ids": np.array([adapter]),
             }
             feeds = {name: array for name, array in inputs.items() if name in needed}
             seen: list[FloatArray] = session.run(list(names.values()), feeds)

@@ -5,8 +5,9 @@ look and what their weights are called; their recipes say so, with the parts bel
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from embed_export.adapters import Change, change_of_rows
 from embed_export.graph import Graph, Value
 from embed_export.layers import (
     Activation,
@@ -73,19 +74,35 @@ def scale_queries(qkv: Linear, heads: Heads) -> Linear:
         array[: heads.width] *= heads.head_size**-0.5
         return array
 
-    bias = qkv.bias
+    bias, change = qkv.bias, qkv.change
     return Linear(
         name=qkv.name,
         out_features=qkv.out_features,
         weight=lambda: scaled(qkv.weight()),
         bias=None if bias is None else lambda: scaled(bias()),
+        change=None if change is None else replace(change, up=lambda: scaled(change.up())),
     )
 
 
 def word_embeddings(
-    graph: Graph, take: Take, *, vocab_size: int, width: int, num_segments: int
+    graph: Graph,
+    take: Take,
+    *,
+    vocab_size: int,
+    width: int,
+    num_segments: int,
+    change: Change | None = None,
 ) -> Value:
-    """Look words up; the first segment, which every text is, is in the table already."""
+    """Look words up; the first segment, which every text is, is in the table already.
+
+    Args:
+        graph: Where to.
+        take: Reads a tensor.
+        vocab_size: Rows of the table of words.
+        width: Of both tables.
+        num_segments: Rows of the table of segments; 0 without one.
+        change: What adapters add.
+    """
 
     def table() -> FloatArray:
         rows = take("embeddings.word_embeddings.weight", (vocab_size, width))
@@ -93,7 +110,11 @@ def word_embeddings(
             rows += take("embeddings.token_type_embeddings.weight", (num_segments, width))[0]
         return rows
 
-    return embed(graph, "embeddings.word", graph.input_ids, table)
+    words = embed(graph, "embeddings.word", graph.input_ids, table)
+    if change is None:
+        return words
+    added = change_of_rows(graph, graph.input_ids, "embeddings.word", change)
+    return graph.op("Add", [words, added])
 
 
 def read_plain_norm(weights: Weights, name: str, width: int, epsilon: float) -> Norm:

@@ -229,6 +229,7 @@ def _describe(
         similarity=spec.similarity,
         prompts=dict(spec.prompts),
         default_prompt=spec.default_prompt,
+        adapters=spec.adapters,
         tokenizer=TokenizerSpec(
             vocab_size=spec.shape.vocab_size,
             pad_token_id=tokenizer.pad_token_id,

@@ -297,6 +297,11 @@ class Graph:
         return self._input("pool_mask", TensorProto.FLOAT, ["B", "S"])
 
     @property
+    def adapter_ids(self) -> Value:
+        """Index of each token's adapter, -1 for none: [T] packed; [B] padded, one for each row."""
+        return self._index_input("adapter_ids", ["T"] if self.packed else ["B"])
+
+    @property
     def mask_bias(self) -> Value:
         """[B, 1, 1, S] in the compute precision: 0 for tokens, `MASKED_SCORE` for padding."""
         return self.once("mask_bias", self._mask_bias)

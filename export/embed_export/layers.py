@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from embed_export import int8
+from embed_export.adapters import Change, change_of_product
 from embed_export.graph import Graph, Value
 from embed_export.weights import Weights
 from embed_runtime.types import FloatArray
@@ -32,12 +33,14 @@ class Linear:
         out_features: Width of its output.
         weight: Gives [out_features, in_features] float32.
         bias: Gives [out_features] float32; None without one.
+        change: What adapters add to the weight; None without any.
     """
 
     name: str
     out_features: int
     weight: Callable[[], FloatArray]
     bias: Callable[[], FloatArray] | None = None
+    change: Change | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +131,7 @@ def read_norm(weights: Weights, name: str, width: int, epsilon: float) -> Norm:
 
 def merge(name: str, parts: Sequence[Linear]) -> Linear:
     """Put linear layers that read the same input side by side: one matrix product for all."""
+    assert all(part.change is None for part in parts)
     biases = [part.bias for part in parts]
     assert all(bias is None for bias in biases) or all(bias is not None for bias in biases)
     return Linear(
@@ -144,6 +148,7 @@ def merge(name: str, parts: Sequence[Linear]) -> Linear:
 
 def scale(layer: Linear, factor: float) -> Linear:
     """Multiply a linear layer's output by a factor, inside its weights."""
+    assert layer.change is None
     bias = layer.bias
     return Linear(
         name=layer.name,
@@ -170,6 +175,9 @@ def linear(graph: Graph, values: Value, layer: Linear, *, behind: Activation = "
     else:
         matrix = graph.matrix(name, lambda: layer.weight().T)
         product = graph.op("MatMul", [values, matrix])
+    if layer.change is not None:
+        change = change_of_product(graph, values, layer.name, layer.change)
+        product = graph.op("Add", [product, change])
     if layer.bias is None:
         return product
     return graph.op("Add", [product, graph.vector(f"{layer.name}.bias", layer.bias)])

@@ -27,6 +27,7 @@ class ModelSpec:
         max_tokens: Longest input, special tokens included.
         prompts: Texts to put in front, by name.
         default_prompt: Name of the one used when the caller names none.
+        adapters: Tasks whose adapters are in the graph, in the order of their ids.
         similarity: How vectors are compared.
     """
 
@@ -38,6 +39,7 @@ class ModelSpec:
     max_tokens: int
     prompts: Mapping[str, str]
     default_prompt: str | None
+    adapters: tuple[str, ...]
     similarity: Similarity
 
 
@@ -83,6 +85,10 @@ def settle(
     prompts = checkpoint.prompts or recipe.prompts
     default_prompt = files.default_prompt if checkpoint.prompts else recipe.default_prompt
     task = config.task_adapter
+    adapters: tuple[str, ...] = ()
+    if recipe.find_adapters is not None and task is None:
+        adapters = recipe.find_adapters(checkpoint.config)
+        prompts = {**dict.fromkeys(adapters, ""), **prompts}
     if task is not None and task in prompts:
         # The weights are for this task now: no other prompt fits them, and this one always does.
         prompts, default_prompt = {task: prompts[task]}, task
@@ -95,6 +101,7 @@ def settle(
         max_tokens=_max_tokens(config, files.max_tokens, shape, tokenizer),
         prompts=prompts,
         default_prompt=default_prompt,
+        adapters=adapters,
         similarity=files.similarity or "cosine",
     )
 

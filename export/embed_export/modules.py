@@ -4,6 +4,7 @@ The layout is that of Sentence-Transformers 6.2 and of all releases before it. A
 a setting that we do not compute is refused by name.
 """
 
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -39,6 +40,7 @@ _FOLLOWERS: dict[_Kind | None, tuple[_Kind, ...]] = {
     "normalize": ("normalize",),
     "splade": (),
 }
+_OWN = f"Sentence-Transformers' own {', '.join(_KINDS)}"
 _ORDER = "Transformer; Pooling or SpladePooling; after Pooling any Dense, then Normalize"
 
 # Several true flags are concatenated in this order (sentence_transformer/modules/pooling.py).
@@ -127,6 +129,7 @@ class Modules:
     """What `modules.json` says.
 
     Attributes:
+        backbone: The transformer's own line, where its code lies in the repository; else None.
         backbone_path: Folder of the transformer inside the checkpoint; "" for the checkpoint's own.
         pooling: How token vectors become one; None where nothing is said.
         token_dimensions: Width of the token vectors that pooling expects; None if not said.
@@ -135,12 +138,22 @@ class Modules:
         splade: The sparse head that stands in place of pooling, or None.
     """
 
+    backbone: JsonObject | None = None
     backbone_path: str = ""
     pooling: Pooling | None = None
     token_dimensions: int | None = None
     heads: tuple[DenseHead, ...] = ()
     normalize: bool | None = None
     splade: SpladePooling | None = None
+
+    def check_backbone(self, custom: Sequence[str]) -> None:
+        """Refuse a transformer of the repository's own, unless it is one of these types.
+
+        Raises:
+            UnsupportedModelError: It is another.
+        """
+        if self.backbone is not None and self.backbone["type"] not in custom:
+            raise self.backbone.unsupported("type", _OWN)
 
 
 def read_modules(folder: Path, *, pooling: Pooling | None = None) -> Modules:
@@ -164,6 +177,8 @@ def read_modules(folder: Path, *, pooling: Pooling | None = None) -> Modules:
             continue
         if kind not in _FOLLOWERS[previous]:
             raise entry.unsupported("type", f"the order {_ORDER}")
+        if previous is None and not _is_own(entry):
+            modules = replace(modules, backbone=entry)
         modules = _add_module(modules, kind, folder, _path(entry, folder))
         previous = kind
     return modules
@@ -178,10 +193,15 @@ def _read_entries(folder: Path) -> tuple[JsonObject, ...]:
 
 
 def _kind(entry: JsonObject) -> _Kind:
-    package, _, name = entry.require("type", str).rpartition(".")
-    if package.partition(".")[0] != "sentence_transformers" or name not in _KINDS:
-        raise entry.unsupported("type", f"Sentence-Transformers' own {', '.join(_KINDS)}")
+    name = entry.require("type", str).rpartition(".")[2]
+    # A transformer with code in the repository may be one that the recipe knows.
+    if name not in _KINDS or not (_is_own(entry) or _KINDS[name] == "backbone"):
+        raise entry.unsupported("type", _OWN)
     return _KINDS[name]
+
+
+def _is_own(entry: JsonObject) -> bool:
+    return entry.require("type", str).startswith("sentence_transformers.")
 
 
 def _path(entry: JsonObject, folder: Path) -> str:

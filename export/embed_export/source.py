@@ -47,7 +47,8 @@ def read_source(config: ExportConfig) -> Source:
         pooling=Pooling(modes=config.pooling) if config.pooling else None,
     )
     recipe = find_recipe(checkpoint.config, checkpoint.architecture)
-    if config.task_adapter is not None and not recipe.has_task_adapters:
+    checkpoint.sentence_transformers.modules.check_backbone(recipe.custom_modules)
+    if config.task_adapter is not None and recipe.find_adapters is None:
         raise UnsupportedModelError(
             f"--task-adapter={config.task_adapter}: {checkpoint.architecture} has no adapters;"
             " leave it out"

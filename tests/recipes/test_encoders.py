@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -404,6 +405,8 @@ def run_graphs(tmp_path: Path) -> Callable[..., dict[Dialect, Array]]:
         source: Source,
         rows: Sequence[Sequence[int]],
         dialects: Sequence[Dialect] = ("padded", "packed"),
+        *,
+        adapters: Sequence[int] | None = None,
     ) -> dict[Dialect, Array]:
         folder = tmp_path / "bundle"
         if not folder.exists():
@@ -413,16 +416,22 @@ def run_graphs(tmp_path: Path) -> Callable[..., dict[Dialect, Array]]:
         slots = np.arange(max(lengths)) < np.array(lengths)[:, None]
         padded = np.zeros(slots.shape, np.int64)
         padded[slots] = np.concatenate(rows)
+        chosen = np.full(len(rows), -1) if adapters is None else np.array(adapters)
         indices = np.zeros_like(padded)
         indices[slots] = np.arange(sum(lengths))
         feeds: dict[str, dict[str, Array]] = {
-            "padded": {"input_ids": padded, "attention_mask": slots.astype(np.int64)},
+            "padded": {
+                "input_ids": padded,
+                "attention_mask": slots.astype(np.int64),
+                "adapter_ids": chosen,
+            },
             "packed": {
                 "input_ids": padded[slots],
                 "position_ids": np.nonzero(slots)[1],
                 "pad_index": indices,
                 "unpad_index": np.flatnonzero(slots),
                 "attention_mask": slots.astype(np.float32),
+                "adapter_ids": np.repeat(chosen, lengths),
             },
         }
         results: dict[Dialect, Array] = {}
@@ -515,19 +524,49 @@ def test_a_mixture_of_experts_is_what_its_formula_says(make: Make, run_graphs: R
     check(tiny.source(), lambda row: run_mixture(tiny, row), run_graphs)
 
 
-@pytest.mark.parametrize("task", [None, "retrieval.query", "text-matching"])
-def test_an_adapter_is_merged(make: Make, run_graphs: RunGraphs, task: str | None) -> None:
+def test_a_graph_holds_all_adapters(make: Make, run_graphs: RunGraphs) -> None:
+    instructions = {"retrieval.query": "Represent the query: "}
+    tiny = make("jina-embeddings-v3", task_instructions=instructions)
+    source = tiny.source()
+    tasks = tiny.config["lora_adaptations"]
+    originals = [
+        run_alone(load_native(tiny, "jina-embeddings-v3", merge_adapter(tiny, task)))
+        for task in (*tasks, None)
+    ]
+    rows = random_rows([9, 40, 3, 17, 17, 1, 9])
+    adapters = [1, -1, 0, 2, 2, -1, 0]
+    expected = np.concatenate([originals[a](row) for a, row in zip(adapters, rows, strict=True)])
+    for tokens in run_graphs(source, rows, adapters=adapters).values():
+        assert cosine(tokens, expected) >= 0.99999
+        assert np.abs(tokens - expected).max() < 1e-4 * np.abs(expected).max()
+    assert source.spec.adapters == tuple(tasks)
+    assert source.spec.prompts == {**dict.fromkeys(tasks, ""), **instructions}
+    assert source.spec.default_prompt is None
+
+
+def test_a_model_whose_adapters_are_merged_already(make: Make, run_graphs: RunGraphs) -> None:
+    tiny = make("jina-embeddings-v3")
+    merged = merge_adapter(tiny, "separation")
+    tensors = {f"roberta.{name}": tensor.numpy() for name, tensor in merged.items()}
+    save_file(tensors, tiny.folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ExportError, match="lora_adaptations"):
+        run_graphs(tiny.source(), random_rows([3]))
+    source = tiny.source(hf_overrides={"lora_adaptations": None})
+    assert source.spec.adapters == ()
+    shutil.rmtree(tiny.folder.with_name("bundle"))
+    check(source, run_alone(load_native(tiny, "jina-embeddings-v3", merged)), run_graphs)
+
+
+@pytest.mark.parametrize("task", ["retrieval.query", "text-matching"])
+def test_an_adapter_is_merged(make: Make, run_graphs: RunGraphs, task: str) -> None:
     tiny = make("jina-embeddings-v3")
     source = tiny.source(task_adapter=task)
     state = merge_adapter(tiny, task)
     original = run_alone(load_native(tiny, "jina-embeddings-v3", state))
     check(source, original, run_graphs)
-    if task is None:
-        assert source.spec.default_prompt is None
-        assert source.spec.prompts == tiny.config["task_instructions"]
-    else:
-        assert source.spec.default_prompt == task
-        assert source.spec.prompts == {task: tiny.config["task_instructions"][task]}
+    assert source.spec.adapters == ()
+    assert source.spec.default_prompt == task
+    assert source.spec.prompts == {task: tiny.config["task_instructions"][task]}
     assert source.spec.max_tokens == POSITIONS
     assert source.spec.dimensions.matryoshka == (16, 32)
 

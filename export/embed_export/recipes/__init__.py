@@ -82,7 +82,10 @@ class Recipe:
         native_weights: Gives the tensors for that class, where it cannot read the published ones.
         original: Computes the model where transformers has no such class: from one row of ids to
             its [T, H] states after each layer.
-        has_task_adapters: Whether it can merge the adapter that `TASK_ADAPTER` names.
+        find_adapters: Lists a checkpoint's adapters, by the names of their tasks. The graph has an
+            input that chooses among them, unless `TASK_ADAPTER` names one to merge.
+        custom_modules: Types in modules.json whose code lies in the repository, and which do what
+            Sentence-Transformers' own Transformer does; that code is never run.
     """
 
     architectures: tuple[str, ...]
@@ -103,7 +106,8 @@ class Recipe:
     native_head: Callable[[JsonObject, Weights], FloatArray] | None = None
     native_weights: Callable[[JsonObject, Weights], Mapping[str, FloatArray]] | None = None
     original: Callable[[JsonObject, Weights], Original] | None = None
-    has_task_adapters: bool = False
+    find_adapters: Callable[[JsonObject], tuple[str, ...]] | None = None
+    custom_modules: tuple[str, ...] = ()
 
     def allows_unused(self, name: str) -> bool:
         """Tell whether a weight may stay unread."""

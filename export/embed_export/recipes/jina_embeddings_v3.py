@@ -1,7 +1,7 @@
 """Jina Embeddings v3: XLM-RoBERTa with rotary positions, and an adapter for each task.
 
-The adapter that `--task-adapter` names is merged into the weights. Without the flag none is, which
-is what the model's own code computes for a caller who names no task.
+The graph keeps all adapters, and a request names the task whose it wants; one that names none gets
+the base weights, as from the model's own code. `--task-adapter` merges one for good instead.
 """
 
 import re
@@ -16,7 +16,7 @@ from embed_export.encoder import (
     scale_queries,
     word_embeddings,
 )
-from embed_export.encoder_adapters import STORED, Adapters
+from embed_export.encoder_adapters import SEGMENTS, STORED, WORDS, Adapters
 from embed_export.errors import ExportError
 from embed_export.graph import Graph, Value
 from embed_export.json_object import JsonObject
@@ -61,12 +61,15 @@ def _backbone(graph: Graph, config: JsonObject, weights: Weights) -> Value:
     heads = _read_heads(config)
     rope = _read_rope(config, heads.head_size)
     adapters = _read_adapters(config, weights)
+    vocab_size = config.require("vocab_size", int)
+    num_segments = config.require("type_vocab_size", int)
     words = word_embeddings(
         graph,
         adapters.table,
-        vocab_size=config.require("vocab_size", int),
+        vocab_size=vocab_size,
         width=width,
-        num_segments=config.require("type_vocab_size", int),
+        num_segments=num_segments,
+        change=adapters.words(vocab_size=vocab_size, width=width, num_segments=num_segments),
     )
     hidden_states = layer_norm(graph, words, read_norm(weights, "emb_ln", width, epsilon))
     for index in range(config.require("num_hidden_layers", int)):
@@ -103,6 +106,10 @@ def _read_rope(config: JsonObject, head_size: int) -> Rope:
     return make_rope(config, None, head_size, name="rope", theta=theta)
 
 
+def _find_tasks(config: JsonObject) -> tuple[str, ...]:
+    return config.find_list("lora_adaptations", str) or ()
+
+
 def _find_task(config: JsonObject) -> int | None:
     """Return the number of the adapter to merge.
 
@@ -112,7 +119,7 @@ def _find_task(config: JsonObject) -> int | None:
     task = config.find(TASK_ADAPTER, str)
     if task is None:
         return None
-    tasks = config.find_list("lora_adaptations", str) or ()
+    tasks = _find_tasks(config)
     if task not in tasks:
         raise ExportError(
             f"--task-adapter={task} is unknown; this model's adapters: {', '.join(tasks) or 'none'}"
@@ -121,14 +128,14 @@ def _find_task(config: JsonObject) -> int | None:
 
 
 def _read_adapters(config: JsonObject, weights: Weights) -> Adapters:
-    tasks = config.find_list("lora_adaptations", str)
+    tasks = _find_tasks(config)
     rank = config.require("lora_rank", int) if tasks else 1
     if rank < 1:
         raise config.wrong("lora_rank", "1 or more")
     return Adapters(
         weights=weights,
         task=_find_task(config),
-        num_tasks=len(tasks or ()),
+        num_tasks=len(tasks),
         rank=rank,
         scale=config.find("lora_alpha", float, 1.0) / rank,
     )
@@ -149,8 +156,8 @@ def _native_weights(config: JsonObject, weights: Weights) -> Mapping[str, FloatA
     width = config.require("hidden_size", int)
     inner = config.require("intermediate_size", int)
     tables = {
-        "embeddings.word_embeddings.weight": config.require("vocab_size", int),
-        "embeddings.token_type_embeddings.weight": config.require("type_vocab_size", int),
+        f"{WORDS}.weight": config.require("vocab_size", int),
+        f"{SEGMENTS}.weight": config.require("type_vocab_size", int),
     }
     matrices = {"mixer.Wqkv": (3 * width, width), "mixer.out_proj": (width, width)}
     matrices |= {"mlp.fc1": (inner, width), "mlp.fc2": (width, inner)}
@@ -178,9 +185,10 @@ RECIPE = Recipe(
     matches=_is_jina,
     pooling="mean",
     prefixes=("roberta.",),
-    # Adapters of the tasks that are not merged stay unread, and so do all of them without a task.
+    # Of the original that a certificate runs without a task, all adapters stay unread.
     unused=(r"pooler\..*", r"lm_head\..*", rf".*{re.escape(STORED)}\.0\.lora_[AB]"),
     native_config=_native_config,
     native_weights=_native_weights,
-    has_task_adapters=True,
+    find_adapters=_find_tasks,
+    custom_modules=("custom_st.Transformer",),
 )
