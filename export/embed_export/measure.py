@@ -12,13 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from embed_export.corpus import real_texts
-from embed_runtime import Runtime
+from embed_export.probe import Reference
+from embed_runtime import EmbedRequest, Runtime
 from embed_runtime.certificate import Figures, Machine
 from embed_runtime.errors import EngineError
 from embed_runtime.manifest import Device
-from embed_runtime.types import FloatArray
+from embed_runtime.types import FloatArray, IntArray
 
 _DoubleArray: TypeAlias = npt.NDArray[np.float64]
+# A task, or None, and a text.
+_Probe: TypeAlias = tuple[str | None, str]
 
 # Longer texts fill a batch of their own: they have no neighbours to depend on.
 _MAX_MIXED_TOKENS = 2048
@@ -27,32 +30,31 @@ _PASS_SECONDS = 0.5
 _MAX_SPEED_TEXTS = 512
 
 
-def measure(runtime: Runtime, texts: Sequence[str], reference: FloatArray) -> Figures:
+def measure(runtime: Runtime, reference: Reference) -> Figures:
     """Put an engine through everything its certificate states.
 
     Args:
         runtime: Serves the engine.
-        texts: Probe texts, embedded without a prompt.
-        reference: [N, D] float32, the original model's vectors of these texts.
+        reference: The original model's vectors of the probe texts.
 
     Raises:
         EngineError: The engine failed, or gives vectors of another size.
     """
-    outputs = runtime.encode(texts, prompt="")
-    vectors = np.stack([output.data for output in outputs])
-    if vectors.shape != reference.shape:
+    tasks = reference.tasks or (None,) * len(reference.texts)
+    probes = list(zip(tasks, reference.texts, strict=True))
+    vectors, num_tokens = _embed(runtime, probes)
+    if vectors.shape != reference.vectors.shape:
         raise EngineError(
             f"gives vectors of {vectors.shape[1]} values, the original model of"
-            f" {reference.shape[1]}"
+            f" {reference.vectors.shape[1]}"
         )
-    num_tokens: npt.NDArray[np.int64] = np.array([output.num_tokens for output in outputs])
     mixed = num_tokens <= _MAX_MIXED_TOKENS
-    mixed_texts = [text for text, short in zip(texts, mixed.tolist(), strict=True) if short]
-    alone = _embed_alone(runtime, mixed_texts)
-    shuffled = _embed_shuffled(runtime, mixed_texts)
-    scale = _lengths(reference)[:, None]
+    mixed_probes = [probe for probe, short in zip(probes, mixed.tolist(), strict=True) if short]
+    alone = np.concatenate([_embed(runtime, [probe])[0] for probe in mixed_probes])
+    shuffled = _embed_shuffled(runtime, mixed_probes)
+    scale = _lengths(reference.vectors)[:, None]
     scale[scale == 0] = 1
-    scaled, expected = vectors / scale, reference / scale
+    scaled, expected = vectors / scale, reference.vectors / scale
     cosines = _cosines(scaled, expected)
     finite: npt.NDArray[np.bool_] = np.isfinite(vectors)
     return Figures(
@@ -64,9 +66,11 @@ def measure(runtime: Runtime, texts: Sequence[str], reference: FloatArray) -> Fi
         batch_difference_alone=_difference(alone / scale[mixed], scaled[mixed]),
         batch_difference_shuffled=_difference(shuffled / scale[mixed], scaled[mixed]),
         num_non_finite=vectors.size - int(np.count_nonzero(finite)),
-        num_texts=len(texts),
+        num_texts=len(probes),
         num_tokens=int(num_tokens.sum()),
-        tokens_per_second=_tokens_per_second(runtime, real_texts(_MAX_SPEED_TEXTS) or texts),
+        tokens_per_second=_tokens_per_second(
+            runtime, real_texts(_MAX_SPEED_TEXTS) or reference.texts
+        ),
     )
 
 
@@ -80,16 +84,37 @@ def describe_machine(device: Device) -> Machine:
     )
 
 
-def _embed_alone(runtime: Runtime, texts: Sequence[str]) -> FloatArray:
-    return np.stack([runtime.embed(text, prompt="") for text in texts])
+def _embed(runtime: Runtime, probes: Sequence[_Probe]) -> tuple[FloatArray, IntArray]:
+    """Embed texts for their tasks, all at once: texts of different tasks share batches.
+
+    Returns:
+        [N, D] float32, and the number of tokens of each, [N] int32.
+    """
+    by_task: dict[str | None, list[int]] = {}
+    for index, (task, _) in enumerate(probes):
+        by_task.setdefault(task, []).append(index)
+    jobs = [
+        runtime.submit(
+            EmbedRequest(
+                inputs=[probes[index][1] for index in indices],
+                prompt_name=task,
+                prompt="" if task is None else None,
+            )
+        )
+        for task, indices in by_task.items()
+    ]
+    results = [job.result() for job in jobs]
+    order = np.argsort(np.concatenate(list(by_task.values())))
+    vectors = np.concatenate([result.vectors for result in results])[order]
+    return vectors, np.concatenate([result.num_tokens for result in results])[order]
 
 
-def _embed_shuffled(runtime: Runtime, texts: Sequence[str]) -> FloatArray:
+def _embed_shuffled(runtime: Runtime, probes: Sequence[_Probe]) -> FloatArray:
     """Embed in another order and in two calls: sorting by length alone would undo the order."""
-    order: list[int] = np.random.default_rng(0).permutation(len(texts)).tolist()
+    order: list[int] = np.random.default_rng(0).permutation(len(probes)).tolist()
     halves = [half for half in (order[::2], order[1::2]) if half]
     vectors = np.concatenate(
-        [runtime.embed([texts[i] for i in half], prompt="") for half in halves]
+        [_embed(runtime, [probes[index] for index in half])[0] for half in halves]
     )
     return vectors[np.argsort(np.concatenate(halves))]
 

@@ -17,10 +17,12 @@ VECTORS_NAME = "reference/vectors.npy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """Vectors of the probe texts, from the original model in float32 and without prompts.
+    """Vectors of the probe texts, from the original model in float32.
 
     Attributes:
         texts: Probe texts.
+        tasks: What each text is embedded for, where the model has adapters: a task's name stands
+            for its adapter and its prompt, None for neither. Empty: no text is for a task.
         vectors: [N, D] float32, what the graphs call `embedding`.
         max_activation: Largest absolute activation on the way.
         versions: Libraries that computed them.
@@ -30,12 +32,14 @@ class Reference:
     vectors: FloatArray
     max_activation: float
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    tasks: tuple[str | None, ...] = ()
 
 
 class _Texts(Record, kw_only=True):
     """`reference/texts.json`."""
 
     texts: tuple[str, ...]
+    tasks: tuple[str | None, ...] = ()
     max_activation: float
     versions: dict[str, str]
 
@@ -45,6 +49,7 @@ def write_reference(folder: Path, reference: Reference) -> None:
     (folder / TEXTS_NAME).parent.mkdir(exist_ok=True)
     texts = _Texts(
         texts=reference.texts,
+        tasks=reference.tasks,
         max_activation=reference.max_activation,
         versions=dict(reference.versions),
     )
@@ -70,11 +75,17 @@ def read_reference(folder: Path) -> Reference:
             f"{folder / VECTORS_NAME} holds {mapped.dtype} {mapped.shape}, not a float32 row for"
             f" each of {len(stored.texts)} texts; export the model again"
         )
+    if stored.tasks and len(stored.tasks) != len(stored.texts):
+        raise BundleError(
+            f"{folder / TEXTS_NAME} has {len(stored.tasks)} tasks for {len(stored.texts)} texts;"
+            " export the model again"
+        )
     vectors = np.array(mapped, dtype=np.float32, order="C")
     if not vectors.size or not np.isfinite(vectors).all():
         raise BundleError(f"{folder / VECTORS_NAME} is empty or not finite; export again")
     return Reference(
         texts=stored.texts,
+        tasks=stored.tasks,
         vectors=vectors,
         max_activation=stored.max_activation,
         versions=stored.versions,

@@ -6,7 +6,10 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from importlib.metadata import version
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
@@ -16,18 +19,23 @@ import transformers
 
 from embed_export.checkpoint import Checkpoint
 from embed_export.errors import ExportError
+from embed_export.json_object import JsonObject
 from embed_export.model_spec import ModelSpec
 from embed_export.pooler import SMALLEST_NORM
 from embed_export.probe import Reference
 from embed_export.progress import Advance
 from embed_export.quiet import quiet_transformers
-from embed_export.recipes import Original, Recipe
+from embed_export.recipes import TASK_ADAPTER, Original, Recipe
 from embed_export.tokenizer import ResolvedTokenizer
 from embed_export.weights import SourceDtype, Weights, strip_prefix
 from embed_export.widening import compute_in_float32
 from embed_runtime.manifest import Activation, PoolingMode
 
 _DoubleArray: TypeAlias = npt.NDArray[np.float64]
+
+# With each task goes one text in so many, none of the long ones: the layers are the same.
+_TASK_STRIDE = 4
+_MAX_TASK_TOKENS = 512
 
 _ACTIVATIONS: dict[Activation, Callable[[float], float]] = {
     "identity": lambda x: x,
@@ -76,27 +84,50 @@ def run_original(
     Raises:
         ExportError: transformers cannot load the checkpoint, or finds weights missing.
     """
-    run = _load(checkpoint, recipe)
     head = recipe.native_head and recipe.native_head(checkpoint.config, checkpoint.weights)
+    probes = _choose_probes(spec, tokenizer, texts)
     vectors: list[_DoubleArray] = []
     max_activation = 0.0
     with torch.inference_mode():
-        for index, text in enumerate(texts):
-            states = run(tokenizer.encode(text, max_tokens=spec.max_tokens))
-            largest = max(float(np.abs(layer).max()) for layer in states)
-            max_activation = max(max_activation, largest)
-            tokens = states[-1]
-            if head is not None:
-                tokens = tokens @ head.astype(np.float64).T
-            vectors.append(_finish(tokens, spec))
-            advance(index + 1, len(texts))
+        for task, probe in groupby(probes, key=itemgetter(0)):
+            run = _load(_with_task(checkpoint, task), recipe)
+            prompt = "" if task is None else spec.prompts[task]
+            for _, text in probe:
+                states = run(tokenizer.encode(prompt + text, max_tokens=spec.max_tokens))
+                largest = max(float(np.abs(layer).max()) for layer in states)
+                max_activation = max(max_activation, largest)
+                tokens = states[-1]
+                if head is not None:
+                    tokens = tokens @ head.astype(np.float64).T
+                vectors.append(_finish(tokens, spec))
+                advance(len(vectors), len(probes))
     libraries = ("torch", "transformers") if recipe.original is None else ("numpy", "torch")
     return Reference(
-        texts=tuple(texts),
+        texts=tuple(text for _, text in probes),
+        tasks=tuple(task for task, _ in probes) if spec.adapters else (),
         vectors=np.stack(vectors).astype(np.float32),
         max_activation=max_activation,
         versions={name: version(name) for name in libraries},
     )
+
+
+def _choose_probes(
+    spec: ModelSpec, tokenizer: ResolvedTokenizer, texts: Sequence[str]
+) -> list[tuple[str | None, str]]:
+    """Pair texts with tasks: all of them with none, some with each."""
+    short = [text for text in texts if tokenizer.count(text) <= _MAX_TASK_TOKENS]
+    probes: list[tuple[str | None, str]] = [(None, text) for text in texts]
+    for number, task in enumerate(spec.adapters):
+        probes += [(task, text) for text in short[number % _TASK_STRIDE :: _TASK_STRIDE]]
+    return probes
+
+
+def _with_task(checkpoint: Checkpoint, task: str | None) -> Checkpoint:
+    """Have a task's adapter merged, as `--task-adapter` would."""
+    if task is None:
+        return checkpoint
+    config = JsonObject({**checkpoint.config, TASK_ADAPTER: task}, source=checkpoint.config.source)
+    return replace(checkpoint, config=config)
 
 
 def _load(checkpoint: Checkpoint, recipe: Recipe) -> Original:

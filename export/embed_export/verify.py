@@ -222,7 +222,7 @@ def _prove(
         return msgspec.structs.replace(proof, reason=reason)
     try:
         with Runtime(folder / entry.file, engine=entry.backend) as runtime:
-            figures = measure(runtime, reference.texts, reference.vectors)
+            figures = measure(runtime, reference)
     except NoEngineError as error:
         # A plan of another GPU or library waits for its machine; a graph runs on all of them.
         if any(entry.file in graph.files for graph in manifest.graphs):
