@@ -341,7 +341,7 @@ def speeds(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Tokens per second of each engine file; an engine that is not here fails its limits."""
     speeds: dict[str, float] = {}
 
-    def measured(runtime: Runtime, texts: object, vectors: object) -> Figures:
+    def measured(runtime: Runtime, reference: Reference) -> Figures:
         file = runtime.engine_entry.file
         if file in speeds:
             return _figures(speeds[file])
@@ -440,7 +440,7 @@ def test_verify_does_not_write_into_a_bundle_that_was_replaced(
 ) -> None:
     manifest = read_manifest(half_proven)
 
-    def replaced(runtime: Runtime, texts: object, vectors: object) -> Figures:
+    def replaced(runtime: Runtime, reference: Reference) -> Figures:
         write_manifest(half_proven, msgspec.structs.replace(manifest, num_layers=3))
         return _figures(1)
 

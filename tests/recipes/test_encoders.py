@@ -19,8 +19,11 @@ from embed_export.build import build_engine
 from embed_export.config import ExportConfig
 from embed_export.dialects import write_graphs
 from embed_export.errors import ExportError
+from embed_export.export import export_bundle
+from embed_export.probe import read_reference
 from embed_export.reference import run_original
 from embed_export.source import Source, read_source
+from embed_runtime import EmbedRequest, Runtime
 from embed_runtime.engines import BuildSpec, get_backend
 from embed_runtime.manifest import Dialect
 
@@ -544,6 +547,51 @@ def test_a_graph_holds_all_adapters(make: Make, run_graphs: RunGraphs) -> None:
     assert source.spec.default_prompt is None
 
 
+def test_tasks_are_proven_and_served_side_by_side(
+    make: Make, tmp_path: Path, fast_exports: None
+) -> None:
+    tiny = make("jina-embeddings-v3", task_instructions={"separation": "divide: "})
+    modules: list[Settings] = [
+        {"type": "custom_st.Transformer", "path": "", "kwargs": ["task"]},
+        {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"},
+        {"type": "sentence_transformers.models.Normalize", "path": "2_Normalize"},
+    ]
+    _write_json(tiny.folder / "modules.json", modules)
+    (tiny.folder / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": HIDDEN, "pooling_mode_mean_tokens": True}
+    _write_json(tiny.folder / "1_Pooling" / "config.json", pooling)
+    (tiny.folder / "custom_st.py").write_text("raise SystemExit('code of the repository ran')")
+    engines = ("onnxruntime", "openvino")
+    config = ExportConfig(model=str(tiny.folder), output=tmp_path / "bundle", engines=engines)
+    bundle, certificate = export_bundle(config)
+    tasks = tiny.config["lora_adaptations"]
+    stored = read_reference(bundle)
+    assert {*stored.tasks} == {None, *tasks}
+    for proof in certificate.engines:
+        assert proof.figures
+        assert proof.figures.num_texts == len(stored.tasks)
+    texts = ["a", "the quick brown fox", "retrieval needs vectors " * 9]
+    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    with Runtime(bundle) as runtime:
+        requests = [EmbedRequest(inputs=texts, prompt_name=task) for task in (None, *tasks)]
+        results = [job.result() for job in [runtime.submit(request) for request in requests]]
+    for request, result in zip(requests, results, strict=True):
+        task = request.prompt_name
+        prompt = "divide: " if task == "separation" else ""
+        original = run_alone(load_native(tiny, "jina-embeddings-v3", merge_adapter(tiny, task)))
+        for text, vector in zip(texts, result.vectors, strict=True):
+            expected = original(tokenizer.encode(prompt + text).ids).mean(axis=0)
+            assert cosine(vector[None], expected[None]) > 0.99999
+
+
+def test_a_transformer_of_the_repositorys_own_is_refused(make: Make) -> None:
+    tiny = make("gte")
+    module = {"type": "custom_st.Transformer", "path": ""}
+    _write_json(tiny.folder / "modules.json", [module])
+    with pytest.raises(ExportError, match=re.escape("'type' is \"custom_st.Transformer\"")):
+        tiny.source()
+
+
 def test_a_model_whose_adapters_are_merged_already(make: Make, run_graphs: RunGraphs) -> None:
     tiny = make("jina-embeddings-v3")
     merged = merge_adapter(tiny, "separation")
@@ -656,11 +704,10 @@ def run_mixture(tiny: Tiny, row: Sequence[int]) -> Array:
 def test_the_exporter_loads_the_same_original(make: Make, run_graphs: RunGraphs, name: str) -> None:
     source = make(name).source()
     texts = ["a", "the quick brown fox", "retrieval needs vectors that are right " * 4]
-    finished: list[int] = []
+    finished: list[tuple[int, int]] = []
 
     def advance(done: int, total: int) -> None:
-        assert total == len(texts)
-        finished.append(done)
+        finished.append((done, total))
 
     reference = run_original(
         source.checkpoint,
@@ -671,9 +718,16 @@ def test_the_exporter_loads_the_same_original(make: Make, run_graphs: RunGraphs,
         advance,
     )
     assert source.spec.normalize
-    assert finished == [1, 2, 3]
-    for text, expected in zip(texts, reference.vectors, strict=True):
-        tokens = run_graphs(source, [source.tokenizer.encode(text, max_tokens=POSITIONS)])["packed"]
+    count = len(reference.texts)
+    assert finished == [(done, count) for done in range(1, count + 1)]
+    assert reference.texts[:3] == tuple(texts)
+    tasks = reference.tasks or (None,) * count
+    assert len(tasks) == count == 3 + len(source.spec.adapters)
+    for text, task, expected in zip(reference.texts, tasks, reference.vectors, strict=True):
+        adapter = -1 if task is None else source.spec.adapters.index(task)
+        prompt = "" if task is None else source.spec.prompts[task]
+        ids = source.tokenizer.encode(prompt + text, max_tokens=POSITIONS)
+        tokens = run_graphs(source, [ids], adapters=[adapter])["packed"]
         vector = tokens.mean(axis=0) if source.spec.pooling.modes == ("mean",) else tokens[0]
         assert np.abs(vector / np.linalg.norm(vector) - expected).max() < 1e-5
 
