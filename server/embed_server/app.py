@@ -1,10 +1,12 @@
 """`create_app`: open bundles in, an ASGI application out."""
 
+import logging
 from collections.abc import Sequence
 
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from embed_server.auth import OPEN_PATHS, ApiKeyGuard
 from embed_server.config import ServerConfig
@@ -19,6 +21,9 @@ DESCRIPTION = """Embeddings of compiled models, over OpenAI's and Cohere's APIs.
 
 `/info` shows a model's manifest and the certificate of its vectors."""
 
+# What a web page's script may read of an answer, beside its body.
+EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "metadata")
+
 
 def create_app(models: Sequence[ServedModel], config: ServerConfig) -> FastAPI:
     """Build the app; the caller keeps the models' runtimes and closes them.
@@ -27,14 +32,14 @@ def create_app(models: Sequence[ServedModel], config: ServerConfig) -> FastAPI:
         InputError: Two models have the same name.
     """
     metrics = Metrics(models)
-    dialect = STRICT if config.compat == "vllm" else CONTRACT
-    guard = [Middleware(ApiKeyGuard, api_keys=config.api_key)] if config.api_key else []
     app = FastAPI(
         title="embed-serve",
         description=DESCRIPTION,
         version="1",
         redoc_url=None,
-        middleware=[Middleware(Observer, metrics=metrics, dialect=dialect), *guard],
+        docs_url=None if config.disable_fastapi_docs else "/docs",
+        openapi_url=None if config.disable_fastapi_docs else "/openapi.json",
+        middleware=_middleware(config, metrics),
     )
     app.state.service = Service(models, config=config, metrics=metrics)
     # For the documentation page alone: `ApiKeyGuard` does the work, before any route is looked up.
@@ -43,3 +48,29 @@ def create_app(models: Sequence[ServedModel], config: ServerConfig) -> FastAPI:
         is_open = all(getattr(route, "path", None) in OPEN_PATHS for route in router.routes)
         app.include_router(router, dependencies=[] if is_open else needs_key)
     return app
+
+
+def _middleware(config: ServerConfig, metrics: Metrics) -> list[Middleware]:
+    """List what stands around the endpoints, the outermost first."""
+    layers = [
+        Middleware(
+            Observer,
+            metrics=metrics,
+            dialect=STRICT if config.compat == "vllm" else CONTRACT,
+            log_level=logging.INFO if config.access_log else logging.DEBUG,
+        )
+    ]
+    if config.api_key:
+        layers.append(Middleware(ApiKeyGuard, api_keys=config.api_key))
+    if config.allowed_origins:
+        # Around the others, because pages must be able to read failures too.
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=config.allowed_origins,
+            allow_methods=config.allowed_methods,
+            allow_headers=config.allowed_headers,
+            allow_credentials=config.allow_credentials,
+            expose_headers=EXPOSED_HEADERS,
+        )
+        layers.insert(0, cors)
+    return layers

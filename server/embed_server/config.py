@@ -1,12 +1,14 @@
 """`ServerConfig`: every option of the HTTP side, written once; flags are derived from it."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from embed_runtime.errors import InputError
 
 Compat: TypeAlias = Literal["vllm"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+LogFormat: TypeAlias = Literal["text", "json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,32 @@ class ServerConfig:
         metadata={"help": "address to listen on; 0.0.0.0 for every network", "metavar": "ADDRESS"},
     )
     port: int = field(default=8000, metadata={"help": "port to listen on; 0 takes a free one"})
+    uds: Path | None = field(
+        default=None,
+        metadata={"help": "listen on this unix socket instead of a port", "metavar": "FILE"},
+    )
+    ssl_certfile: Path | None = field(
+        default=None,
+        metadata={"help": "speak TLS, with this certificate (PEM)", "metavar": "FILE"},
+    )
+    ssl_keyfile: Path | None = field(
+        default=None,
+        metadata={
+            "help": "the certificate's private key (PEM), if it is in a file of its own",
+            "metavar": "FILE",
+        },
+    )
+    ssl_ca_certs: Path | None = field(
+        default=None,
+        metadata={
+            "help": "authorities that may have signed the certificates of callers (PEM)",
+            "metavar": "FILE",
+        },
+    )
+    ssl_cert_reqs: Literal[0, 1, 2] = field(
+        default=0,
+        metadata={"help": "certificates of callers: 0 ignored, 1 checked if sent, 2 required"},
+    )
     served_model_name: tuple[str, ...] = field(
         default=(),
         metadata={
@@ -39,6 +67,23 @@ class ServerConfig:
             "cannot see",
             "metavar": "KEY",
         },
+    )
+    allowed_origins: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "web pages whose scripts may call this server (CORS), like "
+            "https://app.example, * for all; by default none",
+            "metavar": "ORIGIN",
+        },
+    )
+    allowed_methods: tuple[str, ...] = field(
+        default=("*",), metadata={"help": "verbs that these scripts may use", "metavar": "VERB"}
+    )
+    allowed_headers: tuple[str, ...] = field(
+        default=("*",), metadata={"help": "headers that these scripts may send", "metavar": "NAME"}
+    )
+    allow_credentials: bool = field(
+        default=False, metadata={"help": "let these scripts send cookies and credentials"}
     )
     max_body_bytes: int = field(
         default=64 * 2**20,
@@ -75,6 +120,13 @@ class ServerConfig:
     log_level: LogLevel = field(
         default="info", metadata={"help": "least level to log; debug logs every request"}
     )
+    log_format: LogFormat = field(
+        default="text", metadata={"help": "how to log; json is one object a line"}
+    )
+    access_log: bool = field(default=False, metadata={"help": "log every request at level info"})
+    disable_fastapi_docs: bool = field(
+        default=False, metadata={"help": "do not serve /docs and /openapi.json"}
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -88,11 +140,20 @@ class ServerConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name}={value} is not above 0", param=name)
-        for name in ("served_model_name", "api_key"):
+        for name in ("served_model_name", "api_key", "allowed_origins"):
             if not all(getattr(self, name)):
                 raise InputError(f"{name} must not be empty text", param=name)
         if self.root_path and (self.root_path[0] != "/" or self.root_path[-1] == "/"):
             raise InputError(
                 f"root_path={self.root_path!r} must start with / and not end with it",
                 param="root_path",
+            )
+        if self.ssl_certfile is None and (self.ssl_keyfile or self.ssl_ca_certs):
+            raise InputError(
+                "ssl_keyfile and ssl_ca_certs need ssl_certfile too", param="ssl_certfile"
+            )
+        if self.ssl_cert_reqs and self.ssl_ca_certs is None:
+            raise InputError(
+                f"ssl_cert_reqs={self.ssl_cert_reqs} needs ssl_ca_certs, to check them against",
+                param="ssl_ca_certs",
             )

@@ -18,10 +18,18 @@ MAX_REQUEST_ID_LENGTH = 128
 class Observer:
     """Name, time and count every request, and turn what it raises into an answer."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, dialect: Dialect = CONTRACT) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        dialect: Dialect = CONTRACT,
+        log_level: int = logging.DEBUG,
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._dialect = dialect
+        self._log_level = log_level
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -62,14 +70,25 @@ class Observer:
             )  # what the HTTP layer sends when nothing else did
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.observe_request(route, status, seconds)
-            logger.debug(
-                "request %s: %s %s -> %d in %.1f ms",
-                request_id,
-                scope["method"],
-                scope["path"],
-                status,
-                seconds * 1000,
-            )
+            if logger.isEnabledFor(self._log_level):
+                self._log(scope, status, seconds)
+
+    def _log(self, scope: Scope, status: int, seconds: float) -> None:
+        fields = {
+            "request_id": scope["state"]["request_id"],
+            "client": (scope.get("client") or ("unix",))[0],
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "milliseconds": round(seconds * 1000, 1),
+        }
+        logger.log(
+            self._log_level,
+            "request %(request_id)s from %(client)s: %(method)s %(path)s -> %(status)d "
+            "in %(milliseconds).1f ms",
+            fields,
+            extra={"fields": fields},
+        )
 
 
 def _usable_id(request_id: str) -> str:

@@ -23,12 +23,14 @@ def add_options(parser: argparse.ArgumentParser, title: str, config_class: type[
     hints = get_type_hints(config_class)
     for option in fields(config_class):
         reading = _reading(hints[option.name])
-        number = "N" if reading.get("type") is int else None
+        if reading.get("type") is int and "choices" not in reading:
+            reading["metavar"] = "N"
+        if "metavar" in option.metadata:
+            reading["metavar"] = option.metadata["metavar"]
         group.add_argument(
             "--" + option.name.replace("_", "-"),
             help=_help(option),
             default=argparse.SUPPRESS,
-            metavar=option.metadata.get("metavar", number),
             **reading,
         )
 
@@ -45,16 +47,21 @@ def from_options(config_class: type[ConfigT], options: Mapping[str, Any]) -> Con
 
 def _help(option: Field[Any]) -> str:
     text: str = option.metadata["help"]
-    if option.default is not MISSING and option.default not in (None, (), ""):
-        text += f" (default: {option.default})"
+    default = option.default
+    if isinstance(default, tuple):
+        default = " ".join(map(str, default))
+    if default is not MISSING and default is not None and default is not False and default != "":
+        text += f" (default: {default})"
     return text.replace("%", "%%")
 
 
 def _reading(hint: Any) -> dict[str, Any]:
     """Say in argparse's words how to read a value of this type."""
     origin, kinds = get_origin(hint), get_args(hint)
+    if hint is bool:
+        return {"action": "store_true"}
     if origin is Literal:
-        return {"choices": kinds}
+        return {"choices": kinds, "type": type(kinds[0])}
     if origin is tuple:
         return {"nargs": "+", **_reading(kinds[0])}
     if NoneType in kinds:

@@ -98,7 +98,7 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
             stack.callback(process.kill)
             assert process.stdout is not None
             ready_line = process.stdout.readline().strip()
-            assert " on http://" in ready_line, log.read_text()
+            assert " on http" in ready_line, log.read_text()
             return Server(process, ready_line, log)
 
         yield start

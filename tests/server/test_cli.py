@@ -14,6 +14,7 @@ from embed_runtime.errors import InputError
 from embed_server import cli, process
 from embed_server.bundles import BundleSource
 from embed_server.config import ServerConfig
+from embed_server.listening import bind, listen
 
 Options = tuple[list[BundleSource], str | None, ServerConfig, RuntimeConfig]
 
@@ -115,6 +116,11 @@ def test_an_empty_key_in_the_environment_does_not_open_the_server(
         (("bundle", "--drain-seconds", "-1"), "drain_seconds=-1"),
         (("bundle", "--root-path", "x/"), "root_path='x/'"),
         (("bundle", "--num-threads", "0"), "num_threads=0"),
+        (("bundle", "--max-request-seconds", "0"), "max_request_seconds=0"),
+        (("bundle", "--ssl-keyfile", "key.pem"), "ssl_certfile"),
+        (("bundle", "--ssl-certfile", "c.pem", "--ssl-cert-reqs", "2"), "ssl_ca_certs"),
+        (("bundle", "--ssl-cert-reqs", "3"), "--ssl-cert-reqs"),
+        (("bundle", "--ssl-certfile", "no/such.pem"), "no/such.pem: No such file"),
     ],
 )
 def test_wrong_options_are_one_line(
@@ -166,19 +172,16 @@ def test_a_port_in_use_is_told_before_anything_is_loaded() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(InputError, match=f"127.0.0.1:{port}.*in use"):
-            process.bind(ServerConfig(port=port))
+            bind(ServerConfig(port=port))
+
+
+def test_a_socket_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "no" / "such" / "folder"
+    with pytest.raises(InputError, match=f"cannot listen on {path}: No such file"):
+        listen(ServerConfig(uds=path)).__enter__()
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "x" * 64])
 def test_a_host_that_is_not_ours_is_told(host: str) -> None:
     with pytest.raises(InputError, match="cannot listen on"):
-        process.bind(ServerConfig(host=host, port=0))
-
-
-def test_the_log_holds_the_options_and_no_key(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    process.log_options(ServerConfig(api_key=("secret", "hidden")), RuntimeConfig(num_threads=3))
-    assert "api_key=2 keys" in caplog.text
-    assert "num_threads=3" in caplog.text
-    assert "secret" not in caplog.text
-    assert "secret" not in repr(ServerConfig(api_key=("secret",)))
+        bind(ServerConfig(host=host, port=0))
