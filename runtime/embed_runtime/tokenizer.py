@@ -142,6 +142,41 @@ class Tokenizer:
                 rows.append(self._to_row(frame.cut(_check_ids(one, index), index), 0, index))
         return rows
 
+    def encode_text(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Give the ids of one whole text; nothing is cut, and no prompt comes in front.
+
+        Raises:
+            InputError: The text is not Unicode.
+        """
+        self._check_text(text, 0)
+        ids = self._library.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        return [*self._first, *ids, *self._last] if add_special_tokens else ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Give the text of ids, special tokens included.
+
+        Raises:
+            InputError: An id is outside the vocabulary.
+        """
+        self._check_vocabulary(ids)
+        return self._library.decode(ids, skip_special_tokens=False)
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """Give the vocabulary's entry for each id; an empty text where it has none.
+
+        Raises:
+            InputError: An id is outside the vocabulary.
+        """
+        self._check_vocabulary(ids)
+        return [self._library.id_to_token(one) or "" for one in ids]
+
+    def _check_vocabulary(self, ids: Sequence[int]) -> None:
+        for one in ids:
+            if not 0 <= one < self.vocab_size:
+                raise InputError(
+                    f"token id {one} is outside 0..{self.vocab_size - 1}", param="tokens"
+                )
+
     def _find_special_tokens(self, path: Path) -> tuple[list[int], list[int]]:
         """Learn which tokens go in front of a text and behind it."""
         encoding = self._library.encode_batch_fast(["a"])[0]

@@ -113,6 +113,13 @@ class ServerConfig:
             "metavar": "PATH",
         },
     )
+    trust_request_chat_template: bool = field(
+        default=False,
+        metadata={
+            "help": "run chat templates that come with requests; each is held to 2 s and 1 GiB, in "
+            "a process of its own"
+        },
+    )
     compat: Compat | None = field(
         default=None,
         metadata={"help": "follow this server to the letter where ours does better"},

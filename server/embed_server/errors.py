@@ -152,7 +152,19 @@ TEI = Dialect(
 )
 
 # The contract names these fields and leaves `param` null for all others.
-PARAMS = frozenset({"input_tokens", "model", "normalize", "prompt_name", "truncate_prompt_tokens"})
+PARAMS = frozenset(
+    {
+        "cache_salt",
+        "input_tokens",
+        "media_io_kwargs",
+        "mm_processor_kwargs",
+        "model",
+        "normalize",
+        "prompt_name",
+        "task",
+        "truncate_prompt_tokens",
+    }
+)
 
 
 def find_failure(error: type[Exception], dialect: Dialect = CONTRACT) -> Failure:

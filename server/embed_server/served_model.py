@@ -7,7 +7,7 @@ from typing import Self
 
 from embed_runtime.certificate import Certificate, read_certificate
 from embed_runtime.errors import ClosedError, EngineError, OverloadedError
-from embed_runtime.manifest import CERTIFICATE_NAME, Manifest
+from embed_runtime.manifest import CERTIFICATE_NAME, Manifest, verify_files
 from embed_runtime.runtime import Runtime
 from embed_runtime.types import EmbedRequest, EmbedResult
 
@@ -20,12 +20,14 @@ class ServedModel:
         runtime: Computes the vectors.
         names: What requests may call the model by; the first is reported back.
         certificate: The bundle's, if it has one.
+        chat_template: The bundle's, if it has one.
         engine_failed: Whether the engine failed, or was gone, the last time it was asked.
     """
 
     runtime: Runtime
     names: tuple[str, ...]
     certificate: Certificate | None = None
+    chat_template: str | None = None
     engine_failed: bool = field(default=False, init=False)
 
     @classmethod
@@ -33,13 +35,14 @@ class ServedModel:
         """Name an open bundle; by default after its folder and its model's id.
 
         Raises:
-            BundleError: Its certificate is damaged.
+            BundleError: Its certificate or its chat template is damaged.
         """
         has_certificate = (runtime.folder / CERTIFICATE_NAME).exists()
         return cls(
             runtime=runtime,
             names=tuple(names) or default_names(runtime.folder, runtime.manifest.model.id),
             certificate=read_certificate(runtime.folder) if has_certificate else None,
+            chat_template=read_chat_template(runtime.folder, runtime.manifest),
         )
 
     @property
@@ -77,3 +80,15 @@ class ServedModel:
 def default_names(folder: Path, model_id: str) -> tuple[str, ...]:
     """List what a model answers to: its bundle's folder, the last part of its id, the whole id."""
     return tuple(dict.fromkeys((folder.resolve().name, model_id.rpartition("/")[2], model_id)))
+
+
+def read_chat_template(folder: Path, manifest: Manifest) -> str | None:
+    """Read a bundle's chat template; None where it has none.
+
+    Raises:
+        BundleError: The file is not the one that the manifest describes.
+    """
+    if manifest.chat_template is None:
+        return None
+    verify_files(folder, manifest, [manifest.chat_template.file])
+    return (folder / manifest.chat_template.file).read_text(encoding="utf-8")

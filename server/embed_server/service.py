@@ -9,10 +9,12 @@ from starlette.requests import Request
 
 from embed_runtime.errors import InputError, RequestTooLargeError
 from embed_runtime.types import EmbedRequest, EmbedResult
+from embed_server.chat import ChatRenderer
 from embed_server.config import ServerConfig
 from embed_server.disconnect import CancelOnDisconnect
 from embed_server.errors import DeadlineError, UnknownModelError
 from embed_server.metrics import Metrics
+from embed_server.protocol.openai import InputFields
 from embed_server.served_model import ServedModel
 
 MAX_NAME_SHOWN = 100
@@ -36,6 +38,7 @@ class Service:
         self.metrics = metrics
         self.num_running = 0
         self._models_by_name = _by_name(self.models)
+        self._renderer = ChatRenderer()
 
     def find_model(self, name: str | None) -> ServedModel:
         """Return the model of this name; no name, or an empty one, means the only model.
@@ -86,6 +89,23 @@ class Service:
             self.num_running -= 1
         self.metrics.observe_result(model.name, result)
         return result
+
+    async def render(self, model: ServedModel, fields: InputFields) -> Sequence[str]:
+        """Make texts of a request's conversations, by the chat template; none where it has none.
+
+        Raises:
+            InputError: There is no template that may run, or it fails.
+            EngineError: The process that renders died.
+        """
+        if fields.conversations is None:
+            return ()
+        task = fields.to_task(
+            fields.conversations,
+            template=model.chat_template,
+            known=model.manifest.chat_template,
+            trust_request=self.config.trust_request_chat_template,
+        )
+        return await self._renderer.render(task)
 
     async def is_healthy(self) -> bool:
         """Tell whether every engine works."""

@@ -152,7 +152,9 @@ def run_without(*modules: str, arguments: list[str]) -> "subprocess.CompletedPro
     )
 
 
-SERVE_EXTRA = ("fastapi", "starlette", "uvicorn", "pydantic", "orjson", "prometheus_client")
+SERVE_EXTRA = (
+    "fastapi", "starlette", "uvicorn", "pydantic", "orjson", "jinja2", "prometheus_client"
+)  # fmt: skip
 
 
 def test_help_works_on_the_base_install() -> None:

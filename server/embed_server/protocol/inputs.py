@@ -4,10 +4,11 @@ import reprlib
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeAlias, TypeGuard
 
-from pydantic import PlainValidator, WithJsonSchema
+from pydantic import PlainValidator
 
 from embed_runtime.types import TextOrIds
 from embed_server.errors import SchemaError
+from embed_server.protocol.chat import Conversations, Message, check_conversations, holds_messages
 
 ALLOWED = "a string, a list of strings, a list of token ids, or a list of lists of token ids"
 
@@ -48,20 +49,24 @@ def _check_ids(row: object, path: str) -> list[int]:
     return [int(token_id) for token_id in row]  # 1.0 and true are ids too, as the contract says
 
 
-_TEXT: dict[str, Any] = {"type": "string"}
-_IDS: dict[str, Any] = {"type": "array", "items": {"type": "integer"}}
+# In the words of a schema, for the documentation page.
+_TextsOrIds: TypeAlias = str | list[str] | list[int] | list[list[int]]
+
+
+def _check_inputs_or_messages(value: object) -> Sequence[TextOrIds] | Conversations:
+    if holds_messages(value):
+        return check_conversations(value, "body.input")
+    return _check_inputs(value)
+
 
 Inputs: TypeAlias = Annotated[
     Sequence[TextOrIds],
-    PlainValidator(_check_inputs),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                _TEXT,
-                {"type": "array", "items": _TEXT},
-                _IDS,
-                {"type": "array", "items": _IDS},
-            ]
-        }
+    PlainValidator(_check_inputs, json_schema_input_type=_TextsOrIds),
+]
+InputsOrMessages: TypeAlias = Annotated[
+    Sequence[TextOrIds] | Conversations,
+    PlainValidator(
+        _check_inputs_or_messages,
+        json_schema_input_type=_TextsOrIds | list[Message] | list[list[Message]],
     ),
 ]

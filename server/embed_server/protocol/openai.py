@@ -1,91 +1,107 @@
 """`/v1/embeddings`: OpenAI's request and answer."""
 
-import json
-import time
-from typing import Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Literal, Self
 
-import orjson
-from pydantic import AliasChoices, BaseModel, Field
+from pydantic import AliasChoices, BaseModel, Field, model_validator
 
-from embed_runtime.errors import InputError
 from embed_runtime.manifest import Manifest
-from embed_runtime.types import EmbedRequest, EmbedResult, Truncate
-from embed_runtime.vectors import ByteArray, EmbedDtype, Endianness, to_base64, to_bytes
-from embed_server.protocol.inputs import Inputs
-from embed_server.protocol.shared import Usage, check_limit, count_usage
+from embed_runtime.types import EmbedRequest, EmbedResult, Task
+from embed_server.errors import SchemaError
+from embed_server.protocol.chat import ChatFields, Conversations, Messages
+from embed_server.protocol.encoding import EncodingFields, encode_values
+from embed_server.protocol.inputs import ALLOWED, InputsOrMessages
+from embed_server.protocol.request import RequestFields
+from embed_server.protocol.shared import Usage, encode_list
 
-EncodingFormat: TypeAlias = Literal["float", "base64", "bytes", "bytes_only"]
 
+class InputFields(RequestFields, EncodingFields, ChatFields):
+    """What is to be embedded: `input` or `messages`, and how."""
 
-class EmbeddingsRequest(BaseModel):
-    """Unknown fields are ignored, as OpenAI-compatible servers do."""
-
-    input: Inputs = Field(description="What to embed; token ids are used verbatim.")
-    model: str | None = Field(None, description="A served model name; empty for the only model.")
-    user: str | None = Field(None, description="Ignored.")
-    encoding_format: EncodingFormat = Field(
-        "float",
-        description="`bytes` answers with the vectors' bytes one after another and describes them "
-        "in the header `metadata`; `bytes_only` leaves the header out.",
+    input: InputsOrMessages | None = Field(
+        None, description="What to embed; token ids are used verbatim."
     )
-    embed_dtype: EmbedDtype = Field(
-        "float32", description="Type of the values in base64 and bytes."
+    messages: Messages | None = Field(
+        None,
+        description="A conversation, or a list of them, instead of `input`: the model's chat "
+        "template makes one text of each.",
     )
-    endianness: Endianness = Field("native", description="Byte order in base64 and bytes.")
     dimensions: int | None = Field(None, description="Keep this many leading values.")
     prompt_name: str | None = Field(
-        None,
-        validation_alias=AliasChoices("prompt_name", "task"),
-        description="Extension: name of the model's prompt to put in front of every text, and of "
-        "the adapter to use, where the model has one of this name. `task` means the same.",
+        None, description="Extension: name of the model's prompt to put in front of every text."
     )
-    use_activation: bool | None = Field(
-        None, description="Scale vectors to unit length; by default, what the model does."
-    )
-    truncate_prompt_tokens: int | None = Field(
-        None,
-        ge=-1,
-        description="Cut inputs to this many tokens, special tokens included; -1 for the model's "
-        "maximum. Without it a longer input is an error.",
-    )
-    truncation_side: Literal["left", "right"] | None = Field(
-        None, description="The side to cut from; special tokens stay on either side."
-    )
-    padding: Literal["do_not_pad"] | None = Field(None, description="Inputs are never padded.")
     add_special_tokens: bool = Field(
-        True, description="Whether texts get the tokenizer's first and last tokens."
+        True,
+        description="Whether texts get the tokenizer's first and last tokens; by default not for "
+        "messages, where the template writes them.",
     )
-    request_id: str | None = Field(None, description="Becomes part of the answer's id.")
-    normalize: object = Field(None, description="Removed: use `use_activation`.", deprecated=True)
 
-    def to_request(self, manifest: Manifest) -> EmbedRequest:
+    @model_validator(mode="after")
+    def _has_input(self) -> Self:
+        if self.input is None and self.messages is None:
+            raise SchemaError(
+                f"input is required, {ALLOWED}; or messages instead of it", param="body.input"
+            )
+        return self
+
+    @property
+    def conversations(self) -> Conversations | None:
+        """What a template must render first; None for texts and token ids."""
+        if self.messages is not None:
+            return self.messages
+        return self.input if isinstance(self.input, Conversations) else None
+
+    def find_task(self, manifest: Manifest) -> Task:
+        """Say what the model shall compute."""
+        return manifest.tasks[0]
+
+    def to_request(self, manifest: Manifest, rendered: Sequence[str] = ()) -> EmbedRequest:
         """Say the same in the runtime's words.
 
+        Args:
+            manifest: The model's.
+            rendered: The texts of `conversations`, if there are any.
+
         Raises:
-            InputError: A field contradicts the model's limits, or no longer exists.
+            InputError: A field contradicts the model's limits.
         """
-        if "normalize" in self.model_fields_set:
-            raise InputError("normalize was removed; use use_activation", param="normalize")
-        limit = self.truncate_prompt_tokens
-        check_limit("truncate_prompt_tokens", limit, manifest)
-        cut: Truncate = "START" if self.truncation_side == "left" else "END"
+        truncate, max_tokens = self.truncation(manifest)
+        is_chat = self.conversations is not None
+        adds_tokens = self.add_special_tokens
+        if is_chat and "add_special_tokens" not in self.model_fields_set:
+            adds_tokens = False
+        inputs = () if self.input is None or isinstance(self.input, Conversations) else self.input
         return EmbedRequest(
-            inputs=self.input,
+            inputs=rendered if is_chat else inputs,
+            task=self.find_task(manifest),
             prompt_name=self.prompt_name,
+            # A conversation says all there is to say: no default prompt comes in front.
+            prompt="" if is_chat and self.prompt_name is None else None,
             dimensions=self.dimensions,
             normalize=self.use_activation,
-            truncate="NONE" if limit is None else cut,
-            max_tokens=None if limit == -1 else limit,
-            add_special_tokens=self.add_special_tokens,
+            truncate=truncate,
+            max_tokens=max_tokens,
+            add_special_tokens=adds_tokens,
         )
 
 
+class EmbeddingsRequest(InputFields):
+    """Texts, token ids or conversations to embed."""
+
+    prompt_name: str | None = Field(
+        None,
+        validation_alias=AliasChoices("prompt_name", "task"),
+        description="Extension, also called `task`: name of the model's prompt to put in front of "
+        "every text.",
+    )
+
+
 class EmbeddingItem(BaseModel):
-    """One vector: a list of numbers, or a base64 text."""
+    """One vector: a list of numbers, or a base64 text; a list of vectors for one a token."""
 
     index: int
     object: Literal["embedding"] = "embedding"
-    embedding: list[float] | str
+    embedding: list[float] | list[list[float]] | str
 
 
 class EmbeddingsResponse(BaseModel):
@@ -100,57 +116,11 @@ class EmbeddingsResponse(BaseModel):
 
 
 def encode_json(
-    body: EmbeddingsRequest, result: EmbedResult, *, answer_id: str, model: str
+    body: EmbeddingsRequest, result: EmbedResult, task: Task, *, answer_id: str, model: str
 ) -> bytes:
     """Write an `EmbeddingsResponse`; values go from numpy to text without Python floats."""
-    embeddings = (
-        to_base64(result.vectors, dtype=body.embed_dtype, endianness=body.endianness)
-        if body.encoding_format == "base64"
-        else result.vectors
-    )
-    answer = {
-        "id": answer_id,
-        "object": "list",
-        "created": int(time.time()),
-        "model": model,
-        "data": [
-            {"index": index, "object": "embedding", "embedding": embedding}
-            for index, embedding in enumerate(embeddings)
-        ],
-        "usage": count_usage(result),
-    }
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def encode_bytes(body: EmbeddingsRequest, result: EmbedResult) -> ByteArray:
-    """Write the vectors alone: [N, bytes of one vector], row after row."""
-    return to_bytes(result.vectors, dtype=body.embed_dtype, endianness=body.endianness)
-
-
-def describe_bytes(
-    body: EmbeddingsRequest, result: EmbedResult, rows: ByteArray, *, answer_id: str, model: str
-) -> str:
-    """Say in ASCII JSON, for a header, where in the bytes each vector is."""
-    num_bytes = rows.shape[1]
-    answer = {
-        "id": answer_id,
-        "created": int(time.time()),
-        "model": model,
-        "data": [
-            {
-                "index": index,
-                "embed_dtype": body.embed_dtype,
-                "endianness": body.endianness,
-                "start": index * num_bytes,
-                "end": (index + 1) * num_bytes,
-                "shape": [result.vectors.shape[1]],
-            }
-            for index in range(len(rows))
-        ],
-        "usage": {
-            name: count
-            for name, count in count_usage(result).items()
-            if name in ("prompt_tokens", "total_tokens")
-        },
-    }
-    return json.dumps(answer)
+    items = [
+        {"index": index, "object": "embedding", "embedding": values}
+        for index, values in enumerate(encode_values(body, result, task))
+    ]
+    return encode_list(items, result, answer_id=answer_id, model=model)

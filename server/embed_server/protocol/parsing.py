@@ -23,12 +23,24 @@ def parse_body(model: type[ModelT], body: bytes) -> ModelT:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False)
-    if details[0]["type"] == "json_invalid":
-        raise SchemaError(details[0]["msg"], param=f"body.{_json_error_offset(body)}")
-    lines = [_describe(detail) for detail in details[:MAX_ERRORS_SHOWN]]
+        detail = error.errors(include_url=False, include_context=False)[0]
+        if detail["type"] == "json_invalid":
+            offset = _json_error_offset(body)
+            raise SchemaError(detail["msg"], param=f"body.{offset}") from None
+        raise to_schema_error(error, "body") from None
+
+
+def to_schema_error(error: ValidationError, path: str) -> SchemaError:
+    """Say in one text what is wrong with a part of a body.
+
+    Args:
+        error: What pydantic found.
+        path: Where in the body it looked, like "body.messages".
+    """
+    details = error.errors(include_url=False, include_context=False)
+    lines = [_describe(detail, path) for detail in details[:MAX_ERRORS_SHOWN]]
     heading = f"{len(details)} validation error{'s' if len(details) > 1 else ''}:"
-    raise SchemaError("\n  ".join([heading, *lines]), param=_path(details[0]))
+    return SchemaError("\n  ".join([heading, *lines]), param=_path(details[0], path))
 
 
 def _json_error_offset(body: bytes) -> int:
@@ -41,9 +53,9 @@ def _json_error_offset(body: bytes) -> int:
     return 0
 
 
-def _describe(detail: ErrorDetails) -> str:
-    return f"{_path(detail)}: {detail['msg']} (got {reprlib.repr(detail['input'])})"
+def _describe(detail: ErrorDetails, path: str) -> str:
+    return f"{_path(detail, path)}: {detail['msg']} (got {reprlib.repr(detail['input'])})"
 
 
-def _path(detail: ErrorDetails) -> str:
-    return ".".join(["body", *map(str, detail["loc"])])
+def _path(detail: ErrorDetails, path: str) -> str:
+    return ".".join([path, *map(str, detail["loc"])])

@@ -1,5 +1,9 @@
 """What several APIs share: token accounting, length limits and the shape of errors."""
 
+import time
+from collections.abc import Sequence
+
+import orjson
 from pydantic import BaseModel
 
 from embed_runtime.errors import InputError
@@ -32,9 +36,9 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
-def count_usage(result: EmbedResult) -> dict[str, int | None]:
+def count_usage(*results: EmbedResult) -> dict[str, int | None]:
     """Fill in `Usage` as plain values."""
-    num_tokens = int(result.num_tokens.sum())
+    num_tokens = sum(int(result.num_tokens.sum()) for result in results)
     return {
         "prompt_tokens": num_tokens,
         "total_tokens": num_tokens,
@@ -42,6 +46,27 @@ def count_usage(result: EmbedResult) -> dict[str, int | None]:
         "prompt_tokens_details": None,
         "completion_tokens_details": None,
     }
+
+
+def count_tokens(*results: EmbedResult) -> dict[str, int | None]:
+    """Fill in the two keys of `Usage` that short answers have."""
+    usage = count_usage(*results)
+    return {name: usage[name] for name in ("prompt_tokens", "total_tokens")}
+
+
+def encode_list(
+    items: Sequence[object], *results: EmbedResult, answer_id: str, model: str
+) -> bytes:
+    """Write an answer of OpenAI's kind: a list, and what it cost."""
+    answer = {
+        "id": answer_id,
+        "object": "list",
+        "created": int(time.time()),
+        "model": model,
+        "data": items,
+        "usage": count_usage(*results),
+    }
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def check_limit(
