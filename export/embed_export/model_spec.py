@@ -97,7 +97,7 @@ def settle(
         pooling=pooling,
         heads=modules.heads,
         normalize=normalize,
-        dimensions=_dimensions(checkpoint, shape, pooling),
+        dimensions=_dimensions(checkpoint, recipe, shape, pooling),
         max_tokens=_max_tokens(config, files.max_tokens, shape, tokenizer),
         prompts=prompts,
         default_prompt=default_prompt,
@@ -106,7 +106,9 @@ def settle(
     )
 
 
-def _dimensions(checkpoint: Checkpoint, shape: Shape, pooling: Pooling) -> Dimensions:
+def _dimensions(
+    checkpoint: Checkpoint, recipe: Recipe, shape: Shape, pooling: Pooling
+) -> Dimensions:
     heads = checkpoint.sentence_transformers.modules.heads
     native = shape.hidden_size * len(pooling.modes)
     for head in heads:
@@ -122,13 +124,30 @@ def _dimensions(checkpoint: Checkpoint, shape: Shape, pooling: Pooling) -> Dimen
             f"config_sentence_transformers.json: truncate_dim={truncated} cuts every vector of"
             f' {native} values; set it to null and ask for "dimensions" in requests instead'
         )
-    matryoshka = checkpoint.matryoshka
-    if matryoshka and max(matryoshka) > native:
+    matryoshka, smallest = checkpoint.matryoshka, 1
+    if matryoshka is None:
+        matryoshka, smallest = _published_sizes(checkpoint, recipe, native)
+    elif matryoshka and max(matryoshka) > native:
         raise ExportError(
             f"config.json: matryoshka_dimensions has {max(matryoshka)}, but vectors have {native}"
             " values"
         )
-    return Dimensions(native=native, matryoshka=matryoshka)
+    return Dimensions(
+        native=native,
+        matryoshka=matryoshka,
+        smallest=smallest,
+        center=recipe.centers_cuts and matryoshka is not None,
+    )
+
+
+def _published_sizes(
+    checkpoint: Checkpoint, recipe: Recipe, native: int
+) -> tuple[tuple[int, ...] | None, int]:
+    """Look up the sizes of a published model, as `matryoshka` and `smallest` of `Dimensions`."""
+    sizes = recipe.matryoshka.get(checkpoint.id.rpartition("/")[2])
+    if isinstance(sizes, int):
+        return ((), sizes) if sizes < native else (None, 1)
+    return tuple(size for size in sizes or () if size < native) or None, 1
 
 
 def _max_tokens(

@@ -67,6 +67,8 @@ class _VectorGathering:
             except MemoryError as error:
                 raise EngineError("not enough memory for the vectors of this request") from error
         start, stop = self._offsets[index], self._offsets[index + 1]
+        if self._plan.center:
+            values = values - values.mean(axis=1, keepdims=True)
         kept = values[self._plan.num_dropped :, : self._vectors.shape[1]]
         self._vectors[start:stop] = kept
 

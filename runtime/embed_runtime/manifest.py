@@ -70,11 +70,20 @@ class Dense(Record, kw_only=True):
 class Dimensions(Record, kw_only=True):
     """Vector sizes: the native one, and the smaller ones the model was trained for.
 
-    `matryoshka` None: only `native`; empty: any size from 1 to `native`; else the listed sizes.
+    Attributes:
+        native: What the model gives.
+        matryoshka: None: only `native`; empty: any size from `smallest` to `native`; else the
+            listed sizes.
+        smallest: Where any size goes, the smallest.
+        center: Whether the mean of a whole vector is taken from its values before it is cut. With
+            the scaling to unit length that follows, this is the layer norm without weights that
+            nomic-embed-text-v1.5 was trained with.
     """
 
     native: int
     matryoshka: tuple[int, ...] | None = None
+    smallest: int = 1
+    center: bool = False
 
     def allows(self, dimensions: int) -> bool:
         """Tell whether vectors may be cut to this size; the native size always may."""
@@ -83,7 +92,7 @@ class Dimensions(Record, kw_only=True):
         if self.matryoshka is None:
             return False
         if not self.matryoshka:
-            return 1 <= dimensions < self.native
+            return self.smallest <= dimensions < self.native
         return dimensions in self.matryoshka
 
     def describe(self) -> str:
@@ -91,7 +100,7 @@ class Dimensions(Record, kw_only=True):
         if self.matryoshka is None:
             return f"only {self.native}"
         if not self.matryoshka:
-            return f"1..{self.native}"
+            return f"{self.smallest}..{self.native}"
         return ", ".join(str(size) for size in sorted({*self.matryoshka, self.native}))
 
 
@@ -456,6 +465,8 @@ def _vector_problems(manifest: Manifest) -> Iterator[str]:
     native = manifest.dimensions.native
     if native != size:
         yield f"dimensions.native is {native} but pooling and heads give {size}"
+    if not 1 <= manifest.dimensions.smallest <= native:
+        yield f"dimensions.smallest is {manifest.dimensions.smallest}, outside 1..{native}"
     for size in manifest.dimensions.matryoshka or ():
         if not 1 <= size <= native:
             yield f"matryoshka size {size} is outside 1..{native}"

@@ -19,6 +19,7 @@ class Plan:
         adapter: Index of the adapter that goes with it, or `NO_ADAPTER`.
         output: What the engine computes.
         dimensions: Leading values to keep of it; None where that is all.
+        center: Whether the mean of all values is taken from each before that.
         normalize: Whether the runtime scales to unit length, because the graph did not or
             because values were cut off.
         num_dropped: First tokens of each input whose vectors are left out.
@@ -29,6 +30,7 @@ class Plan:
     adapter: int = NO_ADAPTER
     output: OutputName
     dimensions: int | None = None
+    center: bool = False
     normalize: bool = False
     num_dropped: int = 0
     sparse: Sparse | None = None
@@ -65,7 +67,8 @@ def _plan_vectors(request: EmbedRequest, manifest: Manifest) -> Plan:
             param="normalize",
         )
     normalize = wanted and (dimensions is not None or not manifest.normalize)
-    return Plan(output=output, dimensions=dimensions, normalize=normalize)
+    center = manifest.dimensions.center and dimensions is not None
+    return Plan(output=output, dimensions=dimensions, center=center, normalize=normalize)
 
 
 def _plan_tokens(request: EmbedRequest, manifest: Manifest) -> Plan:

@@ -25,7 +25,7 @@ from embed_export.reference import run_original
 from embed_export.source import Source, read_source
 from embed_runtime import EmbedRequest, Runtime
 from embed_runtime.engines import BuildSpec, get_backend
-from embed_runtime.manifest import Dialect
+from embed_runtime.manifest import Dialect, Dimensions
 
 Array = npt.NDArray[Any]
 Settings = dict[str, Any]
@@ -582,6 +582,47 @@ def test_tasks_are_proven_and_served_side_by_side(
         for text, vector in zip(texts, result.vectors, strict=True):
             expected = original(tokenizer.encode(prompt + text).ids).mean(axis=0)
             assert cosine(vector[None], expected[None]) > 0.99999
+
+
+def test_nomic_is_cut_after_a_layer_norm(make: Make, tmp_path: Path, fast_exports: None) -> None:
+    tiny = make("nomic-bert", matryoshka_dimensions=[8, 16])
+    config = ExportConfig(
+        model=str(tiny.folder), output=tmp_path / "bundle", engines=("onnxruntime",)
+    )
+    bundle, _ = export_bundle(config)
+    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    texts = ["a", "the quick brown fox", "retrieval needs vectors " * 9]
+    original, functional = run_alone(load_native(tiny, "nomic-bert")), torch.nn.functional
+    whole = torch.tensor(
+        np.stack([original(tokenizer.encode(text).ids).mean(axis=0) for text in texts])
+    )
+    centered = functional.layer_norm(whole, (HIDDEN,), eps=0)
+    with Runtime(bundle) as runtime:
+        for size in (8, 16):
+            expected = functional.normalize(centered[:, :size], dim=1).numpy()
+            vectors = runtime.embed(texts, dimensions=size)
+            np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-5)
+        expected = functional.normalize(whole, dim=1).numpy()
+        np.testing.assert_allclose(runtime.embed(texts), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "expected"),
+    [
+        ("nomic-bert", "nomic-embed-text-v1.5", {"matryoshka": (64, 128), "center": True}),
+        ("nomic-bert", "nomic-embed-text-v1", {}),
+        ("new", "gte-multilingual-base", {"matryoshka": (), "smallest": 128}),
+        ("new", "gte-base-en-v1.5", {}),
+    ],
+)
+def test_sizes_that_no_file_of_a_published_model_says(
+    make: Make, family: str, name: str, expected: Settings
+) -> None:
+    width = "n_embd" if family == "nomic-bert" else "hidden_size"
+    tiny = make(family, **{width: 192})
+    folder = tiny.folder.rename(tiny.folder.with_name(name))
+    spec = read_source(ExportConfig(model=str(folder))).spec
+    assert spec.dimensions == Dimensions(native=192, **expected)
 
 
 def test_a_transformer_of_the_repositorys_own_is_refused(make: Make) -> None:

@@ -74,6 +74,8 @@ def manifests(draw: st.DrawFn) -> Manifest:
         dimensions=Dimensions(
             native=size,
             matryoshka=draw(st.none() | st.lists(st.integers(1, size), max_size=3).map(tuple)),
+            smallest=draw(st.integers(1, size)),
+            center=draw(st.booleans()),
         ),
         max_tokens=max_tokens,
         hidden_size=hidden_size,
@@ -148,6 +150,7 @@ def edit(folder: Path, path: str, value: Any) -> None:
 
 LIES: dict[str, list[tuple[Any, str]]] = {
     "dimensions.native": [(33, "native is 33 but pooling and heads give 32"), (-1, "-1"), (0, "0")],
+    "dimensions.smallest": [(0, "smallest is 0"), (33, "smallest is 33")],
     "dimensions.matryoshka": [([16, 64], "matryoshka size 64"), ([0], "matryoshka size 0")],
     "hidden_size": [(16, "native is 32 but"), (-32, "-32"), (2**40, "outside")],
     "max_tokens": [(0, "max_tokens is 0"), (-5, "max_tokens is -5"), (10**30, "manifest")],

@@ -115,6 +115,14 @@ def test_dimensions_of_a_model_without_smaller_sizes(manifest: Manifest) -> None
         plan(manifest, dimensions=16)
 
 
+def test_any_dimensions_from_the_smallest_on(manifest: Manifest) -> None:
+    sizes = Dimensions(native=32, matryoshka=(), smallest=8)
+    manifest = msgspec.structs.replace(manifest, dimensions=sizes)
+    assert plan(manifest, dimensions=8).dimensions == 8
+    with pytest.raises(InputError, match=r"dimensions=7 is not available: 8\.\.32"):
+        plan(manifest, dimensions=7)
+
+
 def test_outputs_the_bundle_does_not_have(manifest: Manifest) -> None:
     manifest = msgspec.structs.replace(manifest, outputs=("embedding",))
     with pytest.raises(InputError, match="task='token_embed' is not what this bundle does: embed;"):

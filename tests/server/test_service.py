@@ -87,7 +87,7 @@ def test_info_shows_manifest_engine_and_certificate(client: TestClient) -> None:
     answer = client.get("/info").json()
     assert answer["model_names"] == ["dummy", "tests/dummy"]
     assert answer["engine"]["backend"] == "dummy"
-    assert answer["manifest"]["dimensions"] == {"native": 32, "matryoshka": []}
+    assert answer["manifest"]["dimensions"]["native"] == 32
     assert (answer["certificate"], answer["skipped_engines"]) == (None, [])
 
 

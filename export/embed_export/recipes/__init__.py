@@ -74,6 +74,9 @@ class Recipe:
         include_prompt: Whether the tokens of a prompt are pooled with the others.
         prompts: Texts to put in front, by name, where no file says it.
         default_prompt: Name of the one used when the caller names none.
+        matryoshka: Sizes that published models were trained to be cut to, where no file says it,
+            by the last part of a model's name; a bare number is the smallest of any.
+        centers_cuts: See `Dimensions.center`.
         prefixes: What published names may start with, before the names `backbone` uses.
         unused: Patterns of weights that an embedding never needs.
         precisions: What such a model can be exported in.
@@ -99,6 +102,10 @@ class Recipe:
     include_prompt: bool = True
     prompts: Mapping[str, str] = field(default_factory=dict[str, str])
     default_prompt: str | None = None
+    matryoshka: Mapping[str, tuple[int, ...] | int] = field(
+        default_factory=dict[str, tuple[int, ...] | int]
+    )
+    centers_cuts: bool = False
     prefixes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")

@@ -110,5 +110,6 @@ RECIPE = Recipe(
     shape=bert_shape,
     backbone=bert_backbone,
     prefixes=("bert.",),
+    matryoshka={"snowflake-arctic-embed-m-v1.5": (256,)},
     unused=(r"pooler\..*", r"cls\..*", r"embeddings\.position_ids"),
 )

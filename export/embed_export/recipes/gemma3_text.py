@@ -93,6 +93,7 @@ RECIPE = replace(
         examples=("google/embeddinggemma-300m",),
     ),
     find_pooling=find_pooling,
+    matryoshka={"embeddinggemma-300m": (128, 256, 512)},
     # Activations of the family reach 8e5, and fp16 ends at 65,504.
     precisions=("fp32", "bf16", "int8"),
     native_config=_native_config,

@@ -160,6 +160,7 @@ _ROPE_KEYS = {"rope_theta", "rope_scaling", "rope_parameters"}
 RECIPE = Recipe(
     architectures=("GteModel",),
     examples=("Snowflake/snowflake-arctic-embed-m-v2.0",),
+    matryoshka={"snowflake-arctic-embed-m-v2.0": (256,)},
     shape=gte_shape,
     backbone=gte_backbone,
     prefixes=("new.",),

@@ -35,4 +35,5 @@ RECIPE = replace(
     ),
     pooling="mean",
     find_pooling=find_pooling,
+    matryoshka={"llama-nemotron-embed-1b-v2": (384, 512, 768, 1024)},
 )

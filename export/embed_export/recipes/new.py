@@ -13,4 +13,5 @@ RECIPE = replace(
         "Alibaba-NLP/gte-base-en-v1.5",
         "Alibaba-NLP/gte-large-en-v1.5",
     ),
+    matryoshka={"gte-multilingual-base": 128},
 )

@@ -183,6 +183,9 @@ RECIPE = Recipe(
     backbone=lambda graph, config, weights: nomic_layers(graph, config, weights, _write_gated),
     pooling="mean",
     prompts=PROMPTS,
+    # Of this family only v1.5 was trained to be cut, after a layer norm.
+    matryoshka={"nomic-embed-text-v1.5": (64, 128, 256, 512)},
+    centers_cuts=True,
     prefixes=("bert.",),
     unused=(r"pooler\..*", r"cls\..*", r".*rotary_emb\.inv_freq"),
     native_config=_native_config,

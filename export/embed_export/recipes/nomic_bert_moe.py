@@ -119,6 +119,8 @@ def _make_original(config: JsonObject, weights: Weights) -> Original:
 RECIPE = replace(
     NOMIC,
     examples=("nomic-ai/nomic-embed-text-v2-moe",),
+    matryoshka={"nomic-embed-text-v2-moe": (256,)},
+    centers_cuts=False,
     shape=_shape,
     backbone=_write_backbone,
     model_type="nomic_bert",

@@ -21,8 +21,11 @@ def read_qwen3(config: JsonObject) -> Decoder:
     )
 
 
-RECIPE = decoder_recipe(
-    read_qwen3,
-    architectures=("Qwen3Model", "Qwen3ForCausalLM"),
-    examples=("Qwen/Qwen3-Embedding-0.6B", "Qwen/Qwen3-Embedding-8B"),
+RECIPE = replace(
+    decoder_recipe(
+        read_qwen3,
+        architectures=("Qwen3Model", "Qwen3ForCausalLM"),
+        examples=("Qwen/Qwen3-Embedding-0.6B", "Qwen/Qwen3-Embedding-8B"),
+    ),
+    matryoshka={f"Qwen3-Embedding-{size}": 32 for size in ("0.6B", "4B", "8B")},
 )

@@ -46,5 +46,6 @@ RECIPE = replace(
     shape=voyage_shape,
     backbone=voyage_backbone,
     pooling="mean",
+    matryoshka={"voyage-4-nano": (256, 512, 1024)},
     native_head=voyage_head,
 )

@@ -8,4 +8,5 @@ RECIPE = replace(
     ROBERTA,
     architectures=("XLMRobertaModel", "XLMRobertaForMaskedLM"),
     examples=("intfloat/multilingual-e5-large", "Snowflake/snowflake-arctic-embed-l-v2.0"),
+    matryoshka={"snowflake-arctic-embed-l-v2.0": (256,)},
 )
