@@ -31,6 +31,7 @@ def decoder_recipe(
     *,
     architectures: tuple[str, ...],
     examples: tuple[str, ...],
+    attention: str = "what is before it; both ways where is_causal is false",
     complete: Callable[[JsonObject], JsonObject] = as_published,
 ) -> Recipe:
     """Make the recipe of a family.
@@ -39,6 +40,7 @@ def decoder_recipe(
         read: Reads its config.
         architectures: As in `Recipe`.
         examples: As in `Recipe`.
+        attention: As in `Recipe`.
         complete: Says in a config, ahead of `read` and of transformers, what it leaves unsaid.
     """
 
@@ -55,6 +57,7 @@ def decoder_recipe(
     return Recipe(
         architectures=architectures,
         examples=examples,
+        attention=attention,
         shape=shape,
         backbone=lambda graph, config, weights: write_decoder(
             graph, read(complete(config)), weights

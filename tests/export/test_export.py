@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
 
 from embed_export import measure
+from embed_export.families import family_page
 from embed_export.cli import main
 from embed_export.recipes import recipes
 
@@ -154,3 +155,8 @@ def test_list_names_every_family(capsys: pytest.CaptureFixture[str]) -> None:
     for name, recipe in recipes().items():
         assert name in table
         assert all(example in table for example in recipe.examples)
+
+
+def test_the_page_of_families_is_what_the_recipes_say() -> None:
+    page = Path(__file__).parents[2] / "export" / "FAMILIES.md"
+    assert page.read_text(encoding="utf-8") == family_page(), "run make families"

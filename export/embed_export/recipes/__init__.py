@@ -66,6 +66,8 @@ class Recipe:
         examples: Published models, for people.
         shape: Reads the sizes; raises ExportError for settings the recipe cannot do.
         backbone: Writes the layers; returns the last hidden state, a token tensor.
+        attention: What a token sees, for people.
+        longest: Which settings of config.json bound an input, for people.
         model_type: What config.json calls it; None where that is the name of the recipe's file.
         matches: Tells from config.json whether this recipe is the one, ahead of another for the
             same type and architecture; None for the one that takes the rest.
@@ -95,6 +97,8 @@ class Recipe:
     examples: tuple[str, ...]
     shape: Callable[[JsonObject], Shape]
     backbone: Callable[[Graph, JsonObject, Weights], Value]
+    attention: str = "both ways"
+    longest: str = "max_position_embeddings"
     model_type: str | None = None
     matches: Callable[[JsonObject], bool] | None = None
     pooling: PoolingMode = "cls"

@@ -27,6 +27,7 @@ RECIPE = replace(
     architectures=("ErnieModel", "ErnieForMaskedLM", "ErnieForPreTraining"),
     examples=("shibing624/text2vec-base-chinese-sentence",),
     backbone=ernie_backbone,
+    matryoshka={},
     prefixes=("ernie.",),
     # Published with the table also where the model does not use it.
     unused=(*BERT.unused, r"embeddings\.task_type_embeddings\.weight"),

@@ -91,6 +91,7 @@ RECIPE = replace(
         read_gemma3,
         architectures=("Gemma3TextModel", "Gemma3ForCausalLM"),
         examples=("google/embeddinggemma-300m",),
+        attention="what is before it; both ways where use_bidirectional_attention is true",
     ),
     find_pooling=find_pooling,
     matryoshka={"embeddinggemma-300m": (128, 256, 512)},

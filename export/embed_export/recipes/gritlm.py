@@ -20,6 +20,7 @@ RECIPE = replace(
         read_decoder,
         architectures=("GritLM",),
         examples=("parasail-ai/GritLM-7B-vllm",),
+        attention="both ways",
         complete=_embedding_mode,
     ),
     model_type="mistral",

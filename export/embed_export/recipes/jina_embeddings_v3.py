@@ -181,6 +181,7 @@ RECIPE = Recipe(
     examples=("jinaai/jina-embeddings-v3",),
     shape=_shape,
     backbone=_backbone,
+    longest="max_position_embeddings - 2",
     model_type="xlm-roberta",
     matches=_is_jina,
     pooling="mean",

@@ -31,6 +31,7 @@ RECIPE = replace(
         read_llama,
         architectures=("LlamaBidirectionalModel",),
         examples=("nvidia/llama-nemotron-embed-1b-v2",),
+        attention="both ways",
         complete=_as_llama,
     ),
     pooling="mean",

@@ -131,6 +131,7 @@ RECIPE = Recipe(
     ),
     shape=modernbert_shape,
     backbone=modernbert_backbone,
+    attention="both ways, in two of three layers only nearby",
     prefixes=("model.",),
     unused=(r"head\..*", r"decoder\..*", r"classifier\..*"),
 )

@@ -127,6 +127,7 @@ RECIPE = Recipe(
     examples=("sentence-transformers/all-mpnet-base-v2",),
     shape=mpnet_shape,
     backbone=mpnet_backbone,
+    longest="max_position_embeddings - 2",
     prefixes=("mpnet.",),
     unused=(r"pooler\..*", r"lm_head\..*", r"embeddings\.position_ids"),
 )

@@ -181,6 +181,7 @@ RECIPE = Recipe(
     ),
     shape=_shape,
     backbone=lambda graph, config, weights: nomic_layers(graph, config, weights, _write_gated),
+    longest="n_positions, at most max_trained_positions",
     pooling="mean",
     prompts=PROMPTS,
     # Of this family only v1.5 was trained to be cut, after a layer norm.

@@ -34,6 +34,7 @@ RECIPE = Recipe(
     ),
     shape=roberta_shape,
     backbone=bert_backbone,
+    longest="max_position_embeddings - pad_token_id - 1",
     prefixes=("roberta.",),
     unused=(r"pooler\..*", r"lm_head\..*", r"embeddings\.position_ids"),
 )

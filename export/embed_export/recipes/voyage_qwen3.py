@@ -15,6 +15,7 @@ _QWEN3 = decoder_recipe(
     read_qwen3,
     architectures=("VoyageQwen3BidirectionalEmbedModel",),
     examples=("voyageai/voyage-4-nano",),
+    attention="both ways",
     complete=both_ways,
 )
 
