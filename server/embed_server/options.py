@@ -47,7 +47,7 @@ def from_options(config_class: type[ConfigT], options: Mapping[str, Any]) -> Con
 
 def _help(option: Field[Any]) -> str:
     text: str = option.metadata["help"]
-    default = option.default
+    default: Any = option.default
     if isinstance(default, tuple):
         default = " ".join(map(str, default))
     if default is not MISSING and default is not None and default is not False and default != "":
