@@ -47,10 +47,13 @@ class Runtime:
     """A loaded bundle. Any number of threads and event loops may use it at once.
 
     Attributes:
+        config: The limits and threads it was opened with.
         folder: Where the bundle lies.
         manifest: What the bundle says about itself.
         engine_entry: The engine that runs.
         tokenizer: The bundle's tokenizer.
+        max_batch_tokens: Tokens in one batch.
+        max_queue_tokens: Tokens that may wait.
         skipped_engines: One line for each engine the bundle prefers to this one: why it was
             skipped.
     """
@@ -69,21 +72,21 @@ class Runtime:
         Raises:
             BundleError: There is no bundle, it is damaged, or the engine cannot run here.
         """
-        config = config or RuntimeConfig()
+        self.config = config = config or RuntimeConfig()
         bundle = load_bundle(Path(path), config=config, engine=engine)
         self.folder = bundle.folder
         self.manifest = bundle.manifest
         self.engine_entry = bundle.entry
         self.tokenizer = bundle.tokenizer
         self.skipped_engines = bundle.skipped
-        self._max_batch_tokens = bundle.max_batch_tokens
-        self._max_request_tokens = config.max_request_tokens
+        self.max_batch_tokens = bundle.max_batch_tokens
+        self.max_queue_tokens = config.max_queue_tokens or _QUEUE_BATCHES * bundle.max_batch_tokens
         self._scheduler = Scheduler(
             bundle.engine,
             limits=Limits.for_model(
                 max_tokens=bundle.max_batch_tokens, hidden_size=bundle.manifest.hidden_size
             ),
-            max_queue_tokens=config.max_queue_tokens or _QUEUE_BATCHES * bundle.max_batch_tokens,
+            max_queue_tokens=self.max_queue_tokens,
         )
         self._tokenizer_threads = ThreadPoolExecutor(
             config.num_tokenizer_threads, thread_name_prefix="embed-tokenizer"
@@ -379,7 +382,7 @@ class Runtime:
 
     def _check_num_tokens(self, job: Job) -> None:
         """Refuse one request of too many tokens; texts that are streamed have no such limit."""
-        num_tokens, most = int(job.num_tokens.sum()), self._max_request_tokens
+        num_tokens, most = int(job.num_tokens.sum()), self.config.max_request_tokens
         if most is not None and num_tokens > most:
             raise RequestTooLargeError(
                 f"the request has {num_tokens} tokens, and max_request_tokens={most}; split it"
@@ -417,7 +420,7 @@ class Runtime:
     def _windows(self, texts: Iterable[TextOrIds]) -> Iterator[list[TextOrIds]]:
         return windows(
             texts,
-            window_tokens=_WINDOW_BATCHES * self._max_batch_tokens,
+            window_tokens=_WINDOW_BATCHES * self.max_batch_tokens,
             max_tokens=self.manifest.max_tokens,
         )
 

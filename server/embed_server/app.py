@@ -17,7 +17,8 @@ from embed_server.routes import all_routers
 from embed_server.served_model import ServedModel
 from embed_server.service import Service
 
-DESCRIPTION = """Embeddings of compiled models, over OpenAI's and Cohere's APIs.
+DESCRIPTION = """Embeddings of compiled models, over the APIs of OpenAI, Cohere and
+text-embeddings-inference.
 
 `/info` shows a model's manifest and the certificate of its vectors."""
 

@@ -51,7 +51,8 @@ def _parser() -> OneLineParser:
     parser = OneLineParser(
         prog="embed-serve",
         usage="embed-serve [NAME=]PATH ... [options]",
-        description="Serve bundles over HTTP, with the embedding APIs of OpenAI and Cohere.",
+        description="Serve bundles over HTTP, with the embedding APIs of OpenAI, Cohere and "
+        "text-embeddings-inference.",
         epilog=EXAMPLES,
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,

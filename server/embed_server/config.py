@@ -77,10 +77,12 @@ class ServerConfig:
         },
     )
     allowed_methods: tuple[str, ...] = field(
-        default=("*",), metadata={"help": "verbs that these scripts may use", "metavar": "VERB"}
+        default=("*",),
+        metadata={"help": "verbs that these scripts may use; by default all", "metavar": "VERB"},
     )
     allowed_headers: tuple[str, ...] = field(
-        default=("*",), metadata={"help": "headers that these scripts may send", "metavar": "NAME"}
+        default=("*",),
+        metadata={"help": "headers that these scripts may send; by default all", "metavar": "NAME"},
     )
     allow_credentials: bool = field(
         default=False, metadata={"help": "let these scripts send cookies and credentials"}

@@ -1,14 +1,20 @@
 """`Endpoint`: a documented route that reads its own body."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from embed_server.errors import BodyTooLargeError, DisconnectedError, SchemaError
+from embed_server.errors import (
+    TEI,
+    BodyTooLargeError,
+    Dialect,
+    DisconnectedError,
+    SchemaError,
+)
 from embed_server.protocol.parsing import parse_body
 from embed_server.protocol.shared import ErrorBody
 from embed_server.service import service_of
@@ -24,6 +30,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     429: {"model": ErrorBody, "description": "Too much is waiting; see the Retry-After header"},
     500: {"model": ErrorBody, "description": "The engine failed"},
     503: {"model": ErrorBody, "description": "The server is stopping"},
+    504: {"model": ErrorBody, "description": "It took too long"},
     "default": {"model": ErrorBody, "description": "Any other failure"},
 }
 
@@ -33,7 +40,12 @@ class Endpoint(APIRoute):
 
     The function takes the request and, where it needs one, the parsed `body`, whose annotation
     says what it is.
+
+    Attributes:
+        dialect: In which its failures are told; None for the server's.
     """
+
+    dialect: ClassVar[Dialect | None] = None
 
     def get_route_handler(self) -> Handler:
         """Return what runs for each request."""
@@ -43,10 +55,18 @@ class Endpoint(APIRoute):
             return endpoint
 
         async def read_and_answer(request: Request) -> Response:
+            if self.dialect is not None:
+                request.state.dialect = self.dialect
             response: Response = await endpoint(request, await _read(request, model))
             return response
 
         return read_and_answer
+
+
+class TeiEndpoint(Endpoint):
+    """An endpoint of text-embeddings-inference's API."""
+
+    dialect = TEI
 
 
 async def _read(request: Request, model: type[BodyT]) -> BodyT:

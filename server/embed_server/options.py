@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import Field, fields
 from types import NoneType
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
@@ -47,10 +47,8 @@ def from_options(config_class: type[ConfigT], options: Mapping[str, Any]) -> Con
 
 def _help(option: Field[Any]) -> str:
     text: str = option.metadata["help"]
-    default: Any = option.default
-    if isinstance(default, tuple):
-        default = " ".join(map(str, default))
-    if default is not MISSING and default is not None and default is not False and default != "":
+    default = option.default
+    if isinstance(default, str | int) and default is not False and default != "":
         text += f" (default: {default})"
     return text.replace("%", "%%")
 

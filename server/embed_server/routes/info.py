@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embed_server.endpoint import Endpoint
+from embed_server.protocol.info import describe
 from embed_server.service import service_of
 
 router = APIRouter(route_class=Endpoint, tags=["service"])
@@ -16,13 +17,7 @@ router = APIRouter(route_class=Endpoint, tags=["service"])
 @router.get("/info", response_model=dict[str, Any])
 async def info(request: Request) -> Response:
     """Show a model's names and engine, and its bundle's manifest and certificate."""
-    model = service_of(request).find_model(request.query_params.get("model"))
-    runtime = model.runtime
-    content = {
-        "model_names": model.names,
-        "engine": runtime.engine_entry,
-        "skipped_engines": runtime.skipped_engines,
-        "manifest": model.manifest,
-        "certificate": model.certificate,
-    }
-    return Response(msgspec.json.encode(content), media_type="application/json")
+    service = service_of(request)
+    model = service.find_model(request.query_params.get("model"))
+    content = msgspec.json.encode(describe(model, service.config))
+    return Response(content, media_type="application/json")

@@ -1,0 +1,188 @@
+"""The API of text-embeddings-inference: its requests, and its bare answers."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from typing import Annotated, Any, Literal, TypeAlias, TypeGuard
+
+import orjson
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    WithJsonSchema,
+)
+
+from embed_runtime.types import EmbedRequest, EmbedResult, Task, Truncate
+
+Direction: TypeAlias = Literal["Left", "Right", "left", "right"]
+
+
+def _to_list(value: object) -> object:
+    """Make a list of a single input; what else it may be is checked as a list."""
+    is_one = isinstance(value, str) or (
+        _is_list(value) and isinstance(next(iter(value), None), int)
+    )
+    return [value] if is_one else value
+
+
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
+
+_ONE: dict[str, Any] = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "integer"}}]
+}
+
+Inputs: TypeAlias = Annotated[
+    list[StrictStr | list[StrictInt]],
+    BeforeValidator(_to_list),
+    Field(min_length=1),
+    WithJsonSchema({"anyOf": [*_ONE["anyOf"], {"type": "array", "items": _ONE}]}),
+]
+
+MODEL = Field(None, description="Extension: a served model name; empty for the only model.")
+PROMPT_NAME = Field(
+    None, description="Name of the model's prompt to put in front of every text; by default its own"
+)
+
+
+class Truncating(BaseModel):
+    """What every request says of overlong texts. Unknown fields are ignored."""
+
+    truncate: bool | None = Field(
+        default=False, description="Cut longer inputs; without it they are an error."
+    )
+    truncation_direction: Direction = Field(default="Right", description="The end to cut from.")
+
+    @property
+    def cut(self) -> Truncate:
+        """The same in the runtime's words."""
+        if not self.truncate:
+            return "NONE"
+        return "START" if self.truncation_direction.lower() == "left" else "END"
+
+
+class TeiEmbedBody(Truncating):
+    """Of `/embed_all` and `/embed_sparse`, and with more of `/embed`."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"inputs": "What is Deep Learning?"}})
+
+    inputs: Inputs = Field(description="A text, token ids, or a list of these.")
+    model: str | None = MODEL
+    prompt_name: str | None = PROMPT_NAME
+
+    def to_request(self, task: Task) -> EmbedRequest:
+        """Say the same in the runtime's words."""
+        return EmbedRequest(
+            inputs=self.inputs,
+            task=task,
+            prompt_name=self.prompt_name,
+            truncate=self.cut,
+        )
+
+
+class TeiVectorBody(TeiEmbedBody):
+    """Of `/embed`."""
+
+    normalize: bool = Field(True, description="Scale vectors to unit length.")
+    dimensions: int | None = Field(None, description="Keep this many leading values.")
+
+    def to_request(self, task: Task = "embed") -> EmbedRequest:
+        """Say the same in the runtime's words; of sparse weights nothing is scaled or cut."""
+        work = super().to_request(task)
+        if task == "sparse":
+            return work
+        return replace(work, normalize=self.normalize, dimensions=self.dimensions)
+
+
+class SimilarityInputs(BaseModel):
+    """What is compared with what."""
+
+    source_sentence: StrictStr
+    sentences: list[StrictStr] = Field(min_length=1)
+
+
+class SimilarityParameters(Truncating):
+    """How it is read."""
+
+    prompt_name: str | None = PROMPT_NAME
+
+
+class SimilarityBody(BaseModel):
+    """Of `/similarity`."""
+
+    inputs: SimilarityInputs
+    parameters: SimilarityParameters | None = None
+    model: str | None = MODEL
+
+    def to_request(self) -> EmbedRequest:
+        """Ask for the unit vectors of the source and of the sentences, in this order."""
+        parameters = self.parameters or SimilarityParameters()
+        return EmbedRequest(
+            inputs=[self.inputs.source_sentence, *self.inputs.sentences],
+            prompt_name=parameters.prompt_name,
+            truncate=parameters.cut,
+            normalize=True,
+        )
+
+
+class SparseValue(BaseModel):
+    """The weight of one token of the vocabulary."""
+
+    index: int
+    value: float
+
+
+class TeiErrorBody(BaseModel):
+    """The body of every failure, except for a missing key (401) and an unknown path (404)."""
+
+    error: str
+    error_type: Literal["Unhealthy", "Backend", "Overloaded", "Validation"]
+
+
+Vectors: TypeAlias = list[list[float]]
+TokenVectors: TypeAlias = list[list[list[float]]]
+SparseVectors: TypeAlias = list[list[SparseValue]]
+
+
+def encode_vectors(result: EmbedResult) -> bytes:
+    """Write `Vectors`."""
+    return _dumps(result.vectors)
+
+
+def encode_token_vectors(result: EmbedResult) -> bytes:
+    """Write `TokenVectors`."""
+    return _dumps([result.vectors[start:stop] for start, stop in _spans(result)])
+
+
+def encode_sparse(result: EmbedResult) -> bytes:
+    """Write `SparseVectors`."""
+    assert result.token_ids is not None
+    return _dumps(
+        [
+            [
+                {"index": index, "value": value}
+                for index, value in zip(
+                    result.token_ids[start:stop].tolist(), result.vectors[start:stop], strict=True
+                )
+            ]
+            for start, stop in _spans(result)
+        ]
+    )
+
+
+def encode_similarity(result: EmbedResult) -> bytes:
+    """Write the cosines of the first vector with all others."""
+    return _dumps(result.vectors[1:] @ result.vectors[0])
+
+
+def _spans(result: EmbedResult) -> Iterator[tuple[int, int]]:
+    return pairwise(result.offsets.tolist())
+
+
+def _dumps(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -1,0 +1,88 @@
+"""`POST /embed`, `/embed_all`, `/embed_sparse`, `/similarity`, `/`: text-embeddings-inference's."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from embed_runtime.types import EmbedRequest, EmbedResult
+from embed_server.endpoint import TeiEndpoint
+from embed_server.protocol.tei import (
+    SimilarityBody,
+    SparseVectors,
+    TeiEmbedBody,
+    TeiErrorBody,
+    TeiVectorBody,
+    TokenVectors,
+    Vectors,
+    encode_similarity,
+    encode_sparse,
+    encode_token_vectors,
+    encode_vectors,
+)
+from embed_server.service import service_of
+
+router = APIRouter(route_class=TeiEndpoint, tags=["text-embeddings-inference"])
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    401: {"description": 'No valid key: {"error": "Unauthorized"}'},
+    404: {"model": TeiErrorBody, "description": "No such model"},
+    413: {"model": TeiErrorBody, "description": "Too long an input, or too many inputs"},
+    422: {"model": TeiErrorBody, "description": "The request is wrong"},
+    424: {"model": TeiErrorBody, "description": "The engine failed"},
+    429: {"model": TeiErrorBody, "description": "Too much is waiting; see the Retry-After header"},
+    503: {"model": TeiErrorBody, "description": "The server is stopping"},
+    504: {"model": TeiErrorBody, "description": "It took too long"},
+    "default": {"model": TeiErrorBody, "description": "Any other failure"},
+}
+
+
+@router.post("/embed", response_model=Vectors, responses=ERRORS)
+async def embed(request: Request, body: TeiVectorBody) -> Response:
+    """Embed texts: one vector each."""
+    return await _answer(request, body.model, body.to_request(), encode_vectors)
+
+
+@router.post("/embed_all", response_model=TokenVectors, responses=ERRORS)
+async def embed_all(request: Request, body: TeiEmbedBody) -> Response:
+    """Embed tokens: one vector each, special tokens included."""
+    work = body.to_request("token_embed")
+    return await _answer(request, body.model, work, encode_token_vectors)
+
+
+@router.post("/embed_sparse", response_model=SparseVectors, responses=ERRORS)
+async def embed_sparse(request: Request, body: TeiEmbedBody) -> Response:
+    """Weigh tokens of the vocabulary."""
+    return await _answer(request, body.model, body.to_request("sparse"), encode_sparse)
+
+
+@router.post("/similarity", response_model=list[float], responses=ERRORS)
+async def similarity(request: Request, body: SimilarityBody) -> Response:
+    """Compare sentences with one: cosines, in their order."""
+    return await _answer(request, body.model, body.to_request(), encode_similarity)
+
+
+@router.post("/", response_model=Vectors | SparseVectors, responses=ERRORS)
+async def root(request: Request, body: TeiVectorBody) -> Response:
+    """Do what `/embed` does, or `/embed_sparse` where the model's vectors are weights of tokens."""
+    sparse = service_of(request).find_model(body.model).manifest.sparse
+    if sparse is None or sparse.output != "embedding":
+        return await embed(request, body)
+    return await _answer(request, body.model, body.to_request("sparse"), encode_sparse)
+
+
+async def _answer(
+    request: Request,
+    name: str | None,
+    work: EmbedRequest,
+    encode: Callable[[EmbedResult], bytes],
+) -> Response:
+    service = service_of(request)
+    result = await service.embed(request, service.find_model(name), work)
+    return Response(
+        encode(result),
+        headers={"x-compute-tokens": str(int(result.num_tokens.sum()))},
+        media_type="application/json",
+    )
