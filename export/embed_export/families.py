@@ -7,8 +7,8 @@ from embed_export.recipes import Recipe, recipes
 _PAGE = """\
 # Supported families
 
-What `embed-export --list` prints; `make families` writes this page from the recipes. A family is the
-file of its recipe in `embed_export/recipes/`, found by `model_type` and `architectures` in
+What `embed-export --list` prints; `make families` writes this page from the recipes. A family is
+the file of its recipe in `embed_export/recipes/`, found by `model_type` and `architectures` in
 config.json. Pooling, prompts, normalization and lengths come from the checkpoint's own files where
 they say them; the table tells what counts where they do not. Every family gives one vector for a
 text, and one for each token.

@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
 
 from embed_export import measure
-from embed_export.families import family_page
 from embed_export.cli import main
+from embed_export.families import family_page
 from embed_export.recipes import recipes
 
 MakeCheckpoint = Callable[..., Path]
