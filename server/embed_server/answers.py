@@ -6,7 +6,7 @@ import time
 from starlette.responses import Response
 
 from embed_runtime.types import EmbedResult, Task
-from embed_server.protocol.encoding import EncodingFields, describe_bytes, encode_bytes
+from embed_server.protocol.encoding import EncodingFields, encode_bytes
 from embed_server.protocol.shared import count_tokens
 
 
@@ -19,14 +19,14 @@ def bytes_response(
     fields: EncodingFields, result: EmbedResult, task: Task, *, answer_id: str, model: str
 ) -> Response:
     """Answer with the bytes of all values, which the header `metadata` describes in ASCII JSON."""
-    rows = encode_bytes(fields, result)
-    response = Response(rows.tobytes(), media_type="application/octet-stream")
+    content, items = encode_bytes(fields, result, task)
+    response = Response(content, media_type="application/octet-stream")
     if fields.encoding_format == "bytes":
         metadata = {
             "id": answer_id,
             "created": int(time.time()),
             "model": model,
-            "data": describe_bytes(fields, result, rows, task),
+            "data": items,
             "usage": count_tokens(result),
         }
         response.headers["metadata"] = json.dumps(metadata)
