@@ -4,10 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
-from embed_export.config import ExportConfig
+from embed_export.config import Convert, ExportConfig
 from embed_export.errors import ExportError
 from embed_export.progress import make_steps
 from embed_runtime.errors import EmbedError
@@ -109,6 +110,7 @@ def _config(options: argparse.Namespace) -> ExportConfig:
         pooling=_pooling(options.pooling, pooler),
         normalize=normalize,
         task_adapter=options.task_adapter,
+        convert=options.convert,
         hf_overrides=overrides,
     )
 
@@ -192,6 +194,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--revision", metavar="R", help="branch, tag or commit on the hub")
     add("--max-length", type=int, metavar="N", help="cut inputs at N tokens, special ones included")
+    add(
+        "--convert",
+        choices=get_args(Convert),
+        default="auto",
+        help="embed: also take a *Model or *ForCausalLM that --list does not show, through"
+        " transformers' own code; last token, normalized (default: auto)",
+    )
     add(
         "--task-adapter",
         metavar="NAME",

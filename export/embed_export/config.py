@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from embed_export.errors import ExportError
 from embed_runtime.manifest import PoolingMode
 from embed_runtime.types import Precision
+
+Convert: TypeAlias = Literal["auto", "embed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +26,7 @@ class ExportConfig:
         pooling: Pooling modes instead of the checkpoint's.
         normalize: Whether vectors have unit length, instead of the checkpoint's own rule.
         task_adapter: The one of a model's adapters to merge into its weights; None for none.
+        convert: "embed" to take an architecture without a recipe, through transformers' own code.
         hf_overrides: Values that replace those of config.json, nested objects merged.
     """
 
@@ -35,6 +39,7 @@ class ExportConfig:
     pooling: tuple[PoolingMode, ...] | None = None
     normalize: bool | None = None
     task_adapter: str | None = None
+    convert: Convert = "auto"
     hf_overrides: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ the file one tensor at a time, and every type is what a strongly typed TensorRT 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -13,7 +14,7 @@ from typing import Self, TypeAlias
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from embed_export.errors import ExportError
 from embed_runtime.manifest import Dialect, Positions
@@ -30,7 +31,7 @@ ALIGNMENT_BYTES = 4096
 MASKED_SCORE = -1e4
 
 Value: TypeAlias = str
-Attribute: TypeAlias = int | float | str | Sequence[int]
+Attribute: TypeAlias = int | float | str | Sequence[int] | AttributeProto
 MakeArray: TypeAlias = Callable[[], FloatArray]
 
 _ONNX_TYPES: dict[Precision, int] = {
@@ -190,7 +191,8 @@ class Graph:
         outputs = [name] if num_outputs == 1 else [f"{name}_{i}" for i in range(num_outputs)]
         node = helper.make_node(kind, inputs, outputs, name=name, domain=domain)
         for key, value in (attributes or {}).items():
-            node.attribute.append(helper.make_attribute(key, value))
+            ready = isinstance(value, AttributeProto)
+            node.attribute.append(value if ready else helper.make_attribute(key, value))
         self._nodes.append(node)
         return outputs
 
@@ -217,6 +219,12 @@ class Graph:
         return self._constant(
             f"{name}_{dtype}", array.astype(_NUMPY_TYPES[dtype]), _ONNX_TYPES[dtype]
         )
+
+    def constant(self, array: npt.NDArray[np.generic], onnx_type: int) -> Value:
+        """Return a constant of any type, kept in the graph file itself; equal ones are one."""
+        digest = sha256(array.tobytes()).hexdigest()[:16]
+        sizes = "x".join(str(size) for size in array.shape)
+        return self._constant(f"constant_{onnx_type}_{sizes}_{digest}", array, onnx_type)
 
     def cast(self, value: Value, dtype: Precision) -> Value:
         """Convert a value to another precision."""
@@ -288,8 +296,15 @@ class Graph:
         """[B, S] float32: 1 for tokens, 0 for padding."""
         if self.packed:
             return self._input("attention_mask", TensorProto.FLOAT, ["B", "S"])
-        mask = self._input("attention_mask", TensorProto.INT64, ["B", "S"])
-        return self.once("mask", lambda: self.cast(mask, "fp32"))
+        return self.once("mask", lambda: self.cast(self.integer_mask, "fp32"))
+
+    @property
+    def integer_mask(self) -> Value:
+        """[B, S] int64: the same."""
+        if self.packed:
+            to_integer = {"to": TensorProto.INT64}
+            return self.once("integer_mask", lambda: self.op("Cast", [self.mask], to_integer))
+        return self._input("attention_mask", TensorProto.INT64, ["B", "S"])
 
     @property
     def pool_mask(self) -> Value:

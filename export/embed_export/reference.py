@@ -4,27 +4,25 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Protocol, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import transformers
 
 from embed_export.checkpoint import Checkpoint
 from embed_export.errors import ExportError
 from embed_export.json_object import JsonObject
 from embed_export.model_spec import ModelSpec
+from embed_export.native import load_native
 from embed_export.pooler import SMALLEST_NORM
 from embed_export.probe import Reference
 from embed_export.progress import Advance
-from embed_export.quiet import quiet_transformers
 from embed_export.recipes import TASK_ADAPTER, Original, Recipe
 from embed_export.tokenizer import ResolvedTokenizer
 from embed_export.weights import SourceDtype, Weights, strip_prefix
@@ -138,48 +136,16 @@ def _load(checkpoint: Checkpoint, recipe: Recipe) -> Original:
     weights = checkpoint.weights.renamed(strip_prefix(*recipe.prefixes))
     if recipe.original is not None:
         return recipe.original(checkpoint.config, weights)
-    try:
-        with quiet_transformers():
-            # A copy to the bottom: transformers completes nested objects in place.
-            native = deepcopy(dict(recipe.native_config(checkpoint.config)))
-            config = transformers.CONFIG_MAPPING[str(native["model_type"])].from_dict(native)
-            tensors = _native_tensors(checkpoint, recipe, weights)
-            # The automatic class would ask for a folder even where tensors are given.
-            model_class: Any = transformers.MODEL_MAPPING[type(config)]
-            dtype = torch.float32 if tensors else _DTYPES[weights.source_dtype]
-            model, loading = _from_pretrained(checkpoint, model_class, config, tensors, dtype)
-            if dtype != torch.float32 and not compute_in_float32(model):
-                model, loading = _from_pretrained(
-                    checkpoint, model_class, config, tensors, torch.float32
-                )
-            model.eval()
-    except Exception as error:  # a damaged file can make it raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ExportError(f"transformers cannot load the original model: {reason}") from error
-    missing = sorted(
-        name for name in cast("set[str]", loading["missing_keys"]) if not recipe.allows_unused(name)
-    )
+    settings, folder = recipe.native_config(checkpoint.config), checkpoint.model_folder
+    tensors = _native_tensors(checkpoint, recipe, weights)
+    dtype = torch.float32 if tensors else _DTYPES[weights.source_dtype]
+    loaded = load_native(settings, folder, dtype=dtype, tensors=tensors)
+    if dtype != torch.float32 and not compute_in_float32(loaded.model):
+        loaded = load_native(settings, folder, dtype=torch.float32, tensors=tensors)
+    missing = [name for name in loaded.missing if not recipe.allows_unused(name)]
     if missing:
         raise ExportError(f"the original model lacks weight {missing[0]!r}; fetch it again")
-    return lambda row: _hidden_states(cast("_Backbone", model), row)
-
-
-def _from_pretrained(
-    checkpoint: Checkpoint,
-    model_class: Any,
-    config: object,
-    tensors: Mapping[str, torch.Tensor] | None,
-    dtype: torch.dtype,
-) -> tuple[Any, dict[str, object]]:
-    model, loading = model_class.from_pretrained(
-        checkpoint.model_folder if tensors is None else None,
-        config=config,
-        state_dict=tensors,
-        dtype=dtype,
-        local_files_only=True,
-        output_loading_info=True,
-    )
-    return model, loading
+    return lambda row: _hidden_states(cast("_Backbone", loaded.model), row)
 
 
 def _native_tensors(

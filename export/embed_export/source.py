@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from embed_export.checkpoint import Checkpoint, open_checkpoint
-from embed_export.config import ExportConfig
+from embed_export.config import Convert, ExportConfig
 from embed_export.errors import UnsupportedModelError
 from embed_export.model_spec import ModelSpec, settle
 from embed_export.recipes import TASK_ADAPTER, Recipe, find_recipe
@@ -46,7 +46,7 @@ def read_source(config: ExportConfig) -> Source:
         hf_overrides=overrides,
         pooling=Pooling(modes=config.pooling) if config.pooling else None,
     )
-    recipe = find_recipe(checkpoint.config, checkpoint.architecture)
+    recipe = _choose_recipe(checkpoint, config.convert)
     checkpoint.sentence_transformers.modules.check_backbone(recipe.custom_modules)
     if config.task_adapter is not None and recipe.find_adapters is None:
         raise UnsupportedModelError(
@@ -55,8 +55,8 @@ def read_source(config: ExportConfig) -> Source:
         )
     if config.precision not in recipe.precisions:
         raise UnsupportedModelError(
-            f"{checkpoint.architecture} cannot be exported in {config.precision}, its activations"
-            f" leave that range; use one of --{', --'.join(recipe.precisions)}"
+            f"{checkpoint.architecture} cannot be exported in {config.precision}:"
+            f" {recipe.precision_limit}; use one of --{', --'.join(recipe.precisions)}"
         )
     tokenizer = resolve_tokenizer(checkpoint)
     prove_tokenizer(tokenizer, checkpoint)
@@ -67,3 +67,21 @@ def read_source(config: ExportConfig) -> Source:
         tokenizer=tokenizer,
         spec=settle(config, checkpoint, recipe, tokenizer),
     )
+
+
+def _choose_recipe(checkpoint: Checkpoint, convert: Convert) -> Recipe:
+    """Find the recipe; where there is none, trace transformers' code if the user wants that."""
+    try:
+        return find_recipe(checkpoint.config, checkpoint.architecture, any_head=convert == "embed")
+    except UnsupportedModelError as error:
+        # Imported late, as the original is: most exports never trace.
+        from embed_export.generic import generic_recipe
+        from embed_export.native import is_native
+
+        if convert == "embed":
+            return generic_recipe(checkpoint)
+        if not is_native(checkpoint.model_type):
+            raise
+        raise UnsupportedModelError(
+            f"{error}; --convert embed exports it through transformers' own code"
+        ) from error

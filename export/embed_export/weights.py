@@ -121,6 +121,10 @@ class Weights:
         self._taken.add(tensor.name)
         return array
 
+    def take_all(self) -> None:
+        """Count every tensor as taken: another reader has accounted for them."""
+        self._taken.update(tensor.name for tensor in self._tensors.values())
+
     def unused(self) -> tuple[str, ...]:
         """List the names never taken, in this view's spelling, sorted."""
         return tuple(

@@ -23,6 +23,9 @@ from embed_runtime.types import FloatArray, Precision
 # Where the user's choice of an adapter stands in a config.json, as if that had it.
 TASK_ADAPTER = "task_adapter"
 
+# What class names end in where a head lies on the backbone.
+_HEAD = re.compile(r"(For[A-Z]\w*|LMHeadModel|ChatModel)$")
+
 Original: TypeAlias = Callable[[Sequence[int]], Sequence[npt.NDArray[np.float64]]]
 
 # transformers' names (activations.py, ACT2FN) for the functions `layers.activate` knows.
@@ -82,6 +85,7 @@ class Recipe:
         prefixes: What published names may start with, before the names `backbone` uses.
         unused: Patterns of weights that an embedding never needs.
         precisions: What such a model can be exported in.
+        precision_limit: Why not in the others.
         native_config: Turns config.json into that of transformers' own class for this model.
         native_head: Gives the [D, H] matrix which that class lacks, applied to each token.
         native_weights: Gives the tensors for that class, where it cannot read the published ones.
@@ -113,6 +117,7 @@ class Recipe:
     prefixes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+    precision_limit: str = "its activations leave that range"
     native_config: Callable[[JsonObject], Mapping[str, object]] = _as_published
     native_head: Callable[[JsonObject, Weights], FloatArray] | None = None
     native_weights: Callable[[JsonObject, Weights], Mapping[str, FloatArray]] | None = None
@@ -174,12 +179,13 @@ def recipes() -> dict[str, Recipe]:
     return found
 
 
-def find_recipe(config: JsonObject, architecture: str) -> Recipe:
+def find_recipe(config: JsonObject, architecture: str, *, any_head: bool = False) -> Recipe:
     """Find the recipe for a checkpoint.
 
     Args:
         config: Its config.json.
         architecture: The architecture that names.
+        any_head: Whether a recipe for the same backbone will do, whatever head it has here.
 
     Raises:
         UnsupportedModelError: Nobody wrote one; the message lists the nearest.
@@ -189,10 +195,12 @@ def find_recipe(config: JsonObject, architecture: str) -> Recipe:
     for name, recipe in recipes().items():
         by_type.setdefault(_normal(recipe.model_type or name), []).append(recipe)
     kin = by_type.get(_normal(model_type), [])
+    names = {architecture, _HEAD.sub("Model", architecture)} if any_head else {architecture}
     fitting = [
         recipe
         for recipe in kin
-        if architecture in recipe.architectures and (not recipe.matches or recipe.matches(config))
+        if not names.isdisjoint(recipe.architectures)
+        and (not recipe.matches or recipe.matches(config))
     ]
     if fitting:
         return min(fitting, key=lambda recipe: recipe.matches is None)
