@@ -1,8 +1,9 @@
 """One ONNX graph in one dialect: nodes, constants, weights, and the step between tokens and rows.
 
-Nothing is traced. Every node is placed by `layers.py`, `pooler.py` and the recipes, so the packed
-and the padded form of a model differ only in `pad` and `unpad`, weights go from the checkpoint to
-the file one tensor at a time, and every type is what a strongly typed TensorRT network needs.
+Every node is placed by `layers.py`, `pooler.py` and the recipes, or copied by `traced_graph.py` for
+a model without one. So the packed and the padded form of a model differ only in `pad` and `unpad`,
+weights go to the file one tensor at a time, and every type is what a strongly typed TensorRT
+network needs.
 """
 
 from collections.abc import Callable, Mapping, Sequence

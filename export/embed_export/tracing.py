@@ -13,8 +13,9 @@ import re
 import traceback
 import warnings
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -198,11 +199,11 @@ def _first_reason(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Hold back what the tracer and the model's code log and warn."""
+    """Hold back what the tracer and the model's code log, warn and print."""
     before = logging.root.manager.disable
     logging.disable()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
