@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from embed_server.auth import OPEN_PATHS, ApiKeyGuard
 from embed_server.config import ServerConfig
+from embed_server.dispatch import Dispatch
 from embed_server.errors import CONTRACT, STRICT
 from embed_server.metrics import Metrics
 from embed_server.middleware import Observer
@@ -74,4 +75,5 @@ def _middleware(config: ServerConfig, metrics: Metrics) -> list[Middleware]:
             expose_headers=EXPOSED_HEADERS,
         )
         layers.insert(0, cors)
+    layers.append(Middleware(Dispatch, routers=all_routers()))
     return layers
