@@ -33,6 +33,8 @@ class Job(Future[EmbedResult]):
         plan: Plan,
         *,
         first_index: int = 0,
+        gathering: Gathering | None = None,
+        owners: IntArray | None = None,
     ) -> None:
         """Describe the work.
 
@@ -40,6 +42,8 @@ class Job(Future[EmbedResult]):
             inputs: At least one.
             plan: What the engine computes for each, and what becomes of it.
             first_index: Position of the first input, for error messages.
+            gathering: Makes the answer, where that is not what the plan alone says.
+            owners: Which of the caller's inputs each input here is a piece of, where they differ.
         """
         super().__init__()
         self.inputs = inputs
@@ -51,7 +55,12 @@ class Job(Future[EmbedResult]):
         self.is_open = True
         self.on_cancel: Callable[[Job], None] | None = None
         self._num_missing = len(inputs)
-        self._gathering: Gathering | None = make_gathering(plan, self.num_tokens)
+        self._gathering: Gathering | None = gathering or make_gathering(plan, self.num_tokens)
+        self._owners = owners
+
+    def position(self, index: int) -> int:
+        """Find where in what the caller gave an input is, for error messages."""
+        return self.first_index + (index if self._owners is None else int(self._owners[index]))
 
     def cancel(self) -> bool:
         """Cancel, unless the answer is there; see `Future.cancel`."""

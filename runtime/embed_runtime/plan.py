@@ -22,6 +22,7 @@ class Plan:
         center: Whether the mean of all values is taken from each before that.
         normalize: Whether the runtime scales to unit length, because the graph did not or
             because values were cut off.
+        is_unit: Whether vectors have unit length in the end, whoever sees to it.
         num_dropped: First tokens of each input whose vectors are left out.
         sparse: What weights are made of the output; None for vectors.
     """
@@ -32,6 +33,7 @@ class Plan:
     dimensions: int | None = None
     center: bool = False
     normalize: bool = False
+    is_unit: bool = False
     num_dropped: int = 0
     sparse: Sparse | None = None
 
@@ -43,7 +45,13 @@ def make_plan(request: EmbedRequest, manifest: Manifest) -> Plan:
         InputError: The bundle has no such prompt, size or task.
     """
     prompt, adapter = _find_prompt(request, manifest)
+    if request.task != "embed" and (request.chunk or request.late_chunking):
+        raise InputError("only vectors of whole inputs can be made of chunks", param="task")
+    if request.chunk and request.late_chunking:
+        raise InputError("chunk and late_chunking cannot both be asked for", param="late_chunking")
     match request.task:
+        case "embed" if request.late_chunking:
+            plan = _plan_late(request, manifest)
         case "embed":
             plan = _plan_vectors(request, manifest)
         case "token_embed":
@@ -68,7 +76,30 @@ def _plan_vectors(request: EmbedRequest, manifest: Manifest) -> Plan:
         )
     normalize = wanted and (dimensions is not None or not manifest.normalize)
     center = manifest.dimensions.center and dimensions is not None
-    return Plan(output=output, dimensions=dimensions, center=center, normalize=normalize)
+    return Plan(
+        output=output, dimensions=dimensions, center=center, normalize=normalize, is_unit=wanted
+    )
+
+
+def _plan_late(request: EmbedRequest, manifest: Manifest) -> Plan:
+    """Plan one vector for each input, pooled here out of the vectors of its tokens."""
+    is_mean = manifest.pooling.modes == ("mean",) and manifest.pooling.include_prompt
+    if not is_mean or manifest.heads or manifest.token_head or "token_embed" not in manifest.tasks:
+        raise InputError(
+            "late chunking needs a model whose vector is the mean of its tokens' vectors, and a"
+            " bundle that gives these",
+            param="late_chunking",
+        )
+    dimensions = _check_dimensions(request, manifest)
+    wanted = manifest.normalize if request.normalize is None else request.normalize
+    center = manifest.dimensions.center and dimensions is not None
+    return Plan(
+        output="token_embeddings",
+        dimensions=dimensions,
+        center=center,
+        normalize=wanted,
+        is_unit=wanted,
+    )
 
 
 def _plan_tokens(request: EmbedRequest, manifest: Manifest) -> Plan:

@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import sys
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sized
@@ -17,14 +18,13 @@ from embed_runtime.config import RuntimeConfig
 from embed_runtime.errors import ClosedError, InputError, RequestTooLargeError
 from embed_runtime.jobs import Job
 from embed_runtime.loading import load_bundle
-from embed_runtime.plan import make_plan
+from embed_runtime.preparing import prepare
 from embed_runtime.progress import show_progress
 from embed_runtime.scheduler import Scheduler
 from embed_runtime.similarity import compare
 from embed_runtime.stats import SchedulerStats
 from embed_runtime.streaming import VectorBuffer, astream, stream, windows
 from embed_runtime.types import (
-    NO_ADAPTER,
     EmbedRequest,
     EmbedResult,
     FloatArray,
@@ -105,6 +105,8 @@ class Runtime:
         dimensions: int | None = None,
         normalize: bool | None = None,
         truncate: Truncate = "END",
+        chunk: bool = False,
+        late_chunking: bool = False,
         progress: bool = False,
     ) -> FloatArray:
         """Embed one text or many; of many, only a few windows are held at a time.
@@ -120,6 +122,10 @@ class Runtime:
             dimensions: Leading values to keep of each vector, for models trained for it.
             normalize: Whether vectors get unit length; None does what the model does.
             truncate: Which end of an overlong text is cut, END or START; NONE refuses it.
+            chunk: Read an overlong text in pieces instead of cutting it; its vector is their
+                mean, weighted by length.
+            late_chunking: Read all texts as one, of which they are the chunks in their order;
+                each vector is the mean of a chunk's tokens as they are in the whole.
             progress: Whether to show progress on stderr.
 
         Returns:
@@ -137,6 +143,8 @@ class Runtime:
             dimensions=dimensions,
             normalize=normalize,
             truncate=truncate,
+            chunk=chunk,
+            late_chunking=late_chunking,
         )
         many = [texts] if isinstance(texts, str) else texts
         gathered = VectorBuffer(many)
@@ -154,6 +162,8 @@ class Runtime:
         dimensions: int | None = None,
         normalize: bool | None = None,
         truncate: Truncate = "END",
+        chunk: bool = False,
+        late_chunking: bool = False,
         progress: bool = False,
     ) -> FloatArray:
         """Embed one text or many without blocking the event loop; see `embed`.
@@ -170,6 +180,8 @@ class Runtime:
             dimensions=dimensions,
             normalize=normalize,
             truncate=truncate,
+            chunk=chunk,
+            late_chunking=late_chunking,
         )
         many = [texts] if isinstance(texts, str) else texts
         gathered = VectorBuffer(many)
@@ -360,14 +372,8 @@ class Runtime:
 
     def _prepare(self, request: EmbedRequest, first_index: int = 0) -> Job:
         """Check a request and tokenize it."""
-        plan = make_plan(request, self.manifest)
-        inputs = self.tokenizer.encode(request, prompt=plan.prompt, first_index=first_index)
-        if plan.adapter != NO_ADAPTER:
-            inputs = [replace(item, adapter=plan.adapter) for item in inputs]
-        return Job(
-            inputs,
-            plan,
-            first_index=first_index,
+        return prepare(
+            request, manifest=self.manifest, tokenizer=self.tokenizer, first_index=first_index
         )
 
     async def _aprepare(self, request: EmbedRequest, first_index: int = 0) -> Job:
@@ -399,7 +405,7 @@ class Runtime:
             return job
 
         with show_progress(_count(texts), show=progress) as advance:
-            for result in stream(self._windows(texts), start):
+            for result in stream(self._windows(texts, request), start):
                 advance(len(result.num_tokens))
                 yield result
 
@@ -412,17 +418,20 @@ class Runtime:
             return await self._aprepare(replace(request, inputs=window), first_index)
 
         with show_progress(_count(texts), show=progress) as advance:
-            async with aclosing(astream(self._windows(texts), prepare, self._scheduler)) as results:
+            async with aclosing(
+                astream(self._windows(texts, request), prepare, self._scheduler)
+            ) as results:
                 async for result in results:
                     advance(len(result.num_tokens))
                     yield result
 
-    def _windows(self, texts: Iterable[TextOrIds]) -> Iterator[list[TextOrIds]]:
-        return windows(
-            texts,
-            window_tokens=_WINDOW_BATCHES * self.max_batch_tokens,
-            max_tokens=self.manifest.max_tokens,
-        )
+    def _windows(
+        self, texts: Iterable[TextOrIds], request: EmbedRequest
+    ) -> Iterator[list[TextOrIds]]:
+        # What is read as one text cannot be taken apart; what is read in pieces is read in full.
+        window = sys.maxsize if request.late_chunking else _WINDOW_BATCHES * self.max_batch_tokens
+        longest = sys.maxsize if request.chunk else self.manifest.max_tokens
+        return windows(texts, window_tokens=window, max_tokens=longest)
 
 
 def _close_elsewhere(scheduler: Scheduler) -> None:

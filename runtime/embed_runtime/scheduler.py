@@ -301,8 +301,7 @@ class Scheduler:
                     continue
                 if not is_sound:
                     answers[job] = NotFiniteError(
-                        f"the model gave values that are not finite for input"
-                        f" {job.first_index + index}"
+                        f"the model gave values that are not finite for input {job.position(index)}"
                     )
                     continue
                 try:

@@ -1,8 +1,9 @@
 """Texts to token ids: prompts, truncation, and the checks of what a caller may send."""
 
 import reprlib
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ import tokenizers
 
 from embed_runtime.errors import BundleError, InputError, InputTooLongError
 from embed_runtime.manifest import TokenizerSpec
-from embed_runtime.types import EmbedRequest, TokenizedInput, Truncate
+from embed_runtime.types import EmbedRequest, TextOrIds, TokenizedInput, Truncate
 
 # Of a text longer than this many characters for each token that can matter, only a part is read
 # at first; text in any script has fewer characters a token, and where it has not, more is read.
@@ -122,18 +123,17 @@ class Tokenizer:
             InputError: There is no input; or one is empty, of a wrong type, not Unicode or
                 outside the vocabulary; or `max_tokens` is out of range.
         """
-        if isinstance(request.inputs, str) or not len(request.inputs):
-            raise InputError("inputs must be a list of at least one text", param="inputs")
+        inputs = _check_inputs(request.inputs)
         frame = self._frame(request)
         texts = [
             self._check_text(prompt + one, index)
-            for index, one in enumerate(request.inputs, first_index)
+            for index, one in enumerate(inputs, first_index)
             if isinstance(one, str)
         ]
         num_skipped = self._count_skipped(prompt, frame) if texts else 0
         contents = zip(texts, self._encode_texts(texts, frame), strict=True)
         rows: list[TokenizedInput] = []
-        for index, one in enumerate(request.inputs, first_index):
+        for index, one in enumerate(inputs, first_index):
             if isinstance(one, str):
                 text, content = next(contents)
                 fitted = self._fit_text(content, text, prompt, frame, index)
@@ -142,13 +142,56 @@ class Tokenizer:
                 rows.append(self._to_row(frame.cut(_check_ids(one, index), index), 0, index))
         return rows
 
-    def encode_text(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+    def encode_together(
+        self, request: EmbedRequest, *, prompt: str = ""
+    ) -> tuple[TokenizedInput, npt.NDArray[np.int64]]:
+        """Tokenize the inputs of a request as one text; nothing of it is cut.
+
+        The prompt and the first special tokens belong to the first input, the last ones to the
+        last: of one input alone it is the same as `encode`.
+
+        Args:
+            request: Of which `inputs`, `add_special_tokens` are read.
+            prompt: Put in front of the first input.
+
+        Returns:
+            All tokens, and [N+1] int64: input i has those of `offsets[i]:offsets[i+1]`.
+
+        Raises:
+            InputTooLongError: All inputs together are longer than the model takes.
+            InputError: As in `encode`.
+        """
+        frame = self._frame(replace(request, max_tokens=None, truncate="NONE", chunk=False))
+        spans: list[npt.NDArray[np.integer]] = []
+        for index, one in enumerate(_check_inputs(request.inputs)):
+            front = prompt if index == 0 else ""
+            ids = (
+                np.array(self.encode_text(front + one, add_special_tokens=False, index=index))
+                if isinstance(one, str)
+                else _check_ids(one, index)
+            )
+            spans.append(self._to_row(ids, 0, index).input_ids)
+        counts = np.array([len(ids) for ids in spans], np.int64)
+        counts[0] += len(frame.first)
+        counts[-1] += len(frame.last)
+        whole = np.concatenate([frame.first, *spans, frame.last]).astype(np.int32)
+        if len(whole) > self.max_tokens:
+            raise InputTooLongError(
+                f"the inputs have {len(whole)} tokens together, and the maximum context length is"
+                f" {self.max_tokens} tokens; send fewer at once",
+                param="input_tokens",
+            )
+        return TokenizedInput(input_ids=whole), np.concatenate([[0], np.cumsum(counts)])
+
+    def encode_text(
+        self, text: str, *, add_special_tokens: bool = True, index: int = 0
+    ) -> list[int]:
         """Give the ids of one whole text; nothing is cut, and no prompt comes in front.
 
         Raises:
-            InputError: The text is not Unicode.
+            InputError: The text is not Unicode; the message says it is input `index`.
         """
-        self._check_text(text, 0)
+        self._check_text(text, index)
         ids = self._library.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return [*self._first, *ids, *self._last] if add_special_tokens else ids
 
@@ -196,11 +239,10 @@ class Tokenizer:
 
     def _frame(self, request: EmbedRequest) -> _Frame:
         """Check the limits a request sets."""
-        limit = self.max_tokens if request.max_tokens is None else request.max_tokens
-        if not 1 <= limit <= self.max_tokens:
-            raise InputError(
-                f"max_tokens={limit} is outside 1..{self.max_tokens}", param="max_tokens"
-            )
+        most = sys.maxsize if request.chunk else self.max_tokens
+        limit = most if request.max_tokens is None else request.max_tokens
+        if not 1 <= limit <= most:
+            raise InputError(f"max_tokens={limit} is outside 1..{most}", param="max_tokens")
         if request.truncate not in ("END", "START", "NONE"):
             raise InputError(
                 f"truncate={request.truncate!r} must be END, START or NONE", param="truncate"
@@ -311,6 +353,13 @@ def _cut(text: str, max_chars: int, truncate: Truncate) -> str:
         return words[1] if len(words) == 2 else text
     words = text[:max_chars].rsplit(None, 1)
     return words[0] if len(words) == 2 else text
+
+
+def _check_inputs(inputs: Sequence[TextOrIds]) -> Sequence[TextOrIds]:
+    """Refuse what is no list of inputs."""
+    if isinstance(inputs, str) or not len(inputs):
+        raise InputError("inputs must be a list of at least one text", param="inputs")
+    return inputs
 
 
 def _check_ids(ids: Sequence[int], index: int) -> npt.NDArray[np.integer]:

@@ -48,6 +48,11 @@ class EmbedRequest:
         truncate: Which end of an overlong input is cut; NONE refuses it instead.
         max_tokens: Cut at this length instead of the model's; None for the model's.
         add_special_tokens: Whether texts get the tokenizer's own first and last tokens.
+        chunk: Read an input that is longer than the model in pieces of its length; the input's
+            vector is their mean, weighted by length. It is cut at `max_tokens` only, which may
+            be above the model's.
+        late_chunking: Read all inputs as one text, the prompt in front of the first; an input's
+            vector is the mean of its own tokens' vectors.
     """
 
     inputs: Sequence[TextOrIds]
@@ -59,6 +64,8 @@ class EmbedRequest:
     truncate: Truncate = "END"
     max_tokens: int | None = None
     add_special_tokens: bool = True
+    chunk: bool = False
+    late_chunking: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

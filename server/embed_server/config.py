@@ -102,6 +102,17 @@ class ServerConfig:
             "(default: any)"
         },
     )
+    enable_chunked_processing: bool = field(
+        default=False,
+        metadata={
+            "help": "read texts longer than the model in pieces and average their vectors, on "
+            "/v1/embeddings, /v2/embed and /embed"
+        },
+    )
+    max_embed_len: int | None = field(
+        default=None,
+        metadata={"help": "longest text that is read in pieces, in tokens (default: any)"},
+    )
     drain_seconds: int = field(
         default=60,
         metadata={
@@ -144,6 +155,7 @@ class ServerConfig:
             "max_body_bytes",
             "max_request_inputs",
             "max_request_seconds",
+            "max_embed_len",
             "drain_seconds",
         ):
             value = getattr(self, name)
@@ -157,6 +169,8 @@ class ServerConfig:
                 f"root_path={self.root_path!r} must start with / and not end with it",
                 param="root_path",
             )
+        if self.max_embed_len is not None and not self.enable_chunked_processing:
+            raise InputError("max_embed_len needs enable_chunked_processing", param="max_embed_len")
         if self.ssl_certfile is None and (self.ssl_keyfile or self.ssl_ca_certs):
             raise InputError(
                 "ssl_keyfile and ssl_ca_certs need ssl_certfile too", param="ssl_certfile"

@@ -90,6 +90,14 @@ class Service:
         self.metrics.observe_result(model.name, result)
         return result
 
+    def allow_pieces(self, work: EmbedRequest) -> EmbedRequest:
+        """Let overlong inputs be read in pieces, where that is switched on and none is cut."""
+        if not self.config.enable_chunked_processing or work.late_chunking:
+            return work
+        if work.task != "embed" or work.max_tokens is not None:
+            return work
+        return replace(work, chunk=True, max_tokens=self.config.max_embed_len)
+
     async def render(self, model: ServedModel, fields: InputFields) -> Sequence[str]:
         """Make texts of a request's conversations, by the chat template; none where it has none.
 

@@ -1,6 +1,7 @@
 """`/v1/embeddings`: OpenAI's request and answer."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, Self
 
 from pydantic import AliasChoices, BaseModel, Field, model_validator
@@ -94,6 +95,16 @@ class EmbeddingsRequest(InputFields):
         description="Extension, also called `task`: name of the model's prompt to put in front of "
         "every text.",
     )
+    late_chunking: bool = Field(
+        False,
+        description="Extension, as Jina's API has it: the inputs are the chunks of one text, in "
+        "order, which is read as a whole; a vector is the mean of its chunk's tokens.",
+    )
+
+    def to_request(self, manifest: Manifest, rendered: Sequence[str] = ()) -> EmbedRequest:
+        """Say the same in the runtime's words; see `InputFields.to_request`."""
+        work = super().to_request(manifest, rendered)
+        return replace(work, late_chunking=self.late_chunking)
 
 
 class EmbeddingItem(BaseModel):

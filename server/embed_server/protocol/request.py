@@ -90,6 +90,8 @@ def naming_the_remedy() -> Generator[None]:
     try:
         yield
     except InputTooLongError as error:
+        if error.index is None:  # all of them together: cutting does not help
+            raise
         raise InputTooLongError(
             f"{error}; in this API: truncate_prompt_tokens=-1",
             param=error.param,

@@ -20,6 +20,7 @@ async def embed(request: Request, body: EmbedBody) -> Response:
     """Embed texts, as Cohere's API does."""
     service = service_of(request)
     model = service.find_model(body.model)
-    result = await service.embed(request, model, body.to_request(model.manifest))
+    work = service.allow_pieces(body.to_request(model.manifest))
+    result = await service.embed(request, model, work)
     content = encode_json(body, result, answer_id=answer_id(request, "embd"))
     return Response(content, media_type="application/json")

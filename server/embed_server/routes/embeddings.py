@@ -21,7 +21,7 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Response:
     body.check()
     with naming_the_remedy():
         work = body.to_request(model.manifest, await service.render(model, body))
-        result = await service.embed(request, model, work)
+        result = await service.embed(request, model, service.allow_pieces(work))
     name = answer_id(request, "embd", body.request_id)
     if body.wants_bytes:
         return bytes_response(body, result, work.task, answer_id=name, model=model.name)

@@ -42,7 +42,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 @router.post("/embed", response_model=Vectors, responses=ERRORS)
 async def embed(request: Request, body: TeiVectorBody) -> Response:
     """Embed texts: one vector each."""
-    return await _answer(request, body.model, body.to_request(), encode_vectors)
+    work = service_of(request).allow_pieces(body.to_request())
+    return await _answer(request, body.model, work, encode_vectors)
 
 
 @router.post("/embed_all", response_model=TokenVectors, responses=ERRORS)
