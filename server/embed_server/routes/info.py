@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embed_server.endpoint import Endpoint
-from embed_server.protocol.info import describe
+from embed_server.protocol.about_model import describe
 from embed_server.service import service_of
 
 router = APIRouter(route_class=Endpoint, tags=["service"])
