@@ -15,12 +15,13 @@ from typing import Literal, Self, overload
 
 from embed_runtime.batching import Limits
 from embed_runtime.config import RuntimeConfig
-from embed_runtime.errors import ClosedError, InputError, RequestTooLargeError
+from embed_runtime.errors import ClosedError, RequestTooLargeError
 from embed_runtime.jobs import Job
 from embed_runtime.loading import load_bundle
 from embed_runtime.preparing import prepare
 from embed_runtime.progress import show_progress
 from embed_runtime.scheduler import Scheduler
+from embed_runtime.scoring import check_pairs, for_side
 from embed_runtime.similarity import compare
 from embed_runtime.stats import SchedulerStats
 from embed_runtime.streaming import VectorBuffer, astream, stream, windows
@@ -146,11 +147,9 @@ class Runtime:
             chunk=chunk,
             late_chunking=late_chunking,
         )
-        many = [texts] if isinstance(texts, str) else texts
-        gathered = VectorBuffer(many)
-        for result in self._stream(many, request, progress=progress):
-            gathered.add(result.vectors)
-        vectors = gathered.result()
+        vectors = self._gather(
+            [texts] if isinstance(texts, str) else texts, request, progress=progress
+        )
         return vectors[0] if isinstance(texts, str) else vectors
 
     async def aembed(
@@ -275,8 +274,10 @@ class Runtime:
         Args:
             queries: One text for all documents, or one for each.
             documents: One text or many.
-            query_prompt_name: Prompt for the queries; None for the bundle's default.
-            document_prompt_name: Prompt for the documents; None for the bundle's default.
+            query_prompt_name: Prompt for the queries; None for the model's own, `query` or the
+                like, as Sentence-Transformers' `encode_query` has it.
+            document_prompt_name: Prompt for the documents; None for the model's own, `document`,
+                `passage` or the like.
             dimensions: As in `embed`.
             truncate: As in `embed`.
             progress: As in `embed`.
@@ -289,25 +290,17 @@ class Runtime:
         """
         left = [queries] if isinstance(queries, str) else list(queries)
         right = [documents] if isinstance(documents, str) else list(documents)
-        if len(left) not in (1, len(right)):
-            raise InputError(
-                f"{len(left)} queries and {len(right)} documents cannot be paired: give one query,"
-                " or as many as documents",
-                param="queries",
-            )
-        measure = self.manifest.similarity
-        sides = [
-            self.embed(
-                texts,
-                prompt_name=name,
-                dimensions=dimensions,
-                normalize=True if measure == "cosine" else None,
-                truncate=truncate,
-                progress=progress,
-            )
-            for texts, name in ((left, query_prompt_name), (right, document_prompt_name))
+        check_pairs(len(left), len(right))
+        request = EmbedRequest(inputs=(), dimensions=dimensions, truncate=truncate)
+        own = [
+            for_side(replace(request, prompt_name=query_prompt_name), "query", self.manifest),
+            for_side(replace(request, prompt_name=document_prompt_name), "document", self.manifest),
         ]
-        return compare(sides[0], sides[1], measure)
+        sides = [
+            self._gather(texts, work, progress=progress)
+            for texts, work in zip((left, right), own, strict=True)
+        ]
+        return compare(sides[0], sides[1], self.manifest.similarity)
 
     def submit(self, request: EmbedRequest) -> Future[EmbedResult]:
         """Queue one request; its texts are tokenized here and now.
@@ -393,6 +386,15 @@ class Runtime:
             raise RequestTooLargeError(
                 f"the request has {num_tokens} tokens, and max_request_tokens={most}; split it"
             )
+
+    def _gather(
+        self, texts: Iterable[TextOrIds], request: EmbedRequest, *, progress: bool
+    ) -> FloatArray:
+        """Embed all windows: [N, D]."""
+        gathered = VectorBuffer(texts)
+        for result in self._stream(texts, request, progress=progress):
+            gathered.add(result.vectors)
+        return gathered.result()
 
     def _stream(
         self, texts: Iterable[TextOrIds], request: EmbedRequest, *, progress: bool

@@ -25,3 +25,18 @@ def compare(queries: FloatArray, documents: FloatArray, measure: Similarity) -> 
     else:
         scores = -np.abs(queries - documents).sum(axis=1)
     return scores
+
+
+def max_sim(query: FloatArray, document: FloatArray) -> float:
+    """Score two texts by the vectors of their tokens, as ColBERT does.
+
+    Args:
+        query: [T, D] float32, of unit length.
+        document: [T, D] float32, of unit length.
+
+    Returns:
+        The sum over the query's tokens of the largest dot product with one of the document's.
+    """
+    if not len(document):
+        return 0.0
+    return float((query @ document.T).max(axis=1).sum())

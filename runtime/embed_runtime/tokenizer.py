@@ -195,6 +195,22 @@ class Tokenizer:
         ids = self._library.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return [*self._first, *ids, *self._last] if add_special_tokens else ids
 
+    def shorten(self, text: str, max_tokens: int) -> str:
+        """Cut a text behind its first tokens; special tokens are not counted.
+
+        Raises:
+            InputError: The text is not Unicode.
+        """
+        self._check_text(text, 0)
+        num_chars = _CHARS_PER_TOKEN * (max_tokens + _SURPLUS_TOKENS)
+        for part in (_cut(text, num_chars, "END"), text):
+            encoding = self._library.encode_batch([part], add_special_tokens=False)[0]
+            if len(encoding.ids) > max_tokens:
+                return part[: encoding.offsets[max_tokens - 1][1]]
+            if len(part) == len(text):
+                break
+        return text
+
     def decode(self, ids: Sequence[int]) -> str:
         """Give the text of ids, special tokens included.
 

@@ -73,13 +73,28 @@ class Service:
             EngineError: The engine failed.
             DisconnectedError: The client left.
         """
-        self._check_num_inputs(work)
-        if self.config.compat == "vllm" and work.prompt_name is None and work.prompt is None:
-            work = replace(work, prompt="")  # vLLM does not know of default prompts
+        [result] = await self.embed_several(request, model, [work])
+        return result
+
+    async def embed_several(
+        self, request: Request, model: ServedModel, works: Sequence[EmbedRequest]
+    ) -> Sequence[EmbedResult]:
+        """Compute vectors that one request needs in different ways, together; see `embed`."""
+        self._check_num_inputs(works)
+        if self.config.compat == "vllm":  # which does not know of default prompts
+            works = [
+                replace(work, prompt="")
+                if work.prompt_name is None and work.prompt is None
+                else work
+                for work in works
+            ]
         self.num_running += 1
         try:
             async with self._deadline(request), CancelOnDisconnect(request):
-                result = await model.run(work)
+                if len(works) == 1:  # without a task of its own
+                    results = [await model.run(works[0])]
+                else:
+                    results = await asyncio.gather(*map(model.run, works))
         except TimeoutError as error:
             raise DeadlineError(
                 f"no answer within max_request_seconds={self.config.max_request_seconds}; "
@@ -87,8 +102,9 @@ class Service:
             ) from error
         finally:
             self.num_running -= 1
-        self.metrics.observe_result(model.name, result)
-        return result
+        for result in results:
+            self.metrics.observe_result(model.name, result)
+        return results
 
     def allow_pieces(self, work: EmbedRequest) -> EmbedRequest:
         """Let overlong inputs be read in pieces, where that is switched on and none is cut."""
@@ -119,12 +135,12 @@ class Service:
         """Tell whether every engine works."""
         return all([await model.is_healthy() for model in self.models])
 
-    def _check_num_inputs(self, work: EmbedRequest) -> None:
+    def _check_num_inputs(self, works: Sequence[EmbedRequest]) -> None:
         most = self.config.max_request_inputs
-        if most is not None and len(work.inputs) > most:
+        num_inputs = sum(len(work.inputs) for work in works)
+        if most is not None and num_inputs > most:
             raise RequestTooLargeError(
-                f"the request has {len(work.inputs)} inputs, and max_request_inputs={most}; "
-                "split it"
+                f"the request has {num_inputs} inputs, and max_request_inputs={most}; split it"
             )
 
     def _deadline(self, request: Request) -> asyncio.Timeout:

@@ -287,7 +287,11 @@ class TestEncode:
 
 
 class TestScore:
-    def test_pairs(self, runtime: Runtime) -> None:
+    def test_pairs(self, dummy_bundle: MakeBundle) -> None:
+        with Runtime(dummy_bundle("plain", prompts={})) as runtime:
+            self.check_pairs(runtime)
+
+    def check_pairs(self, runtime: Runtime) -> None:
         one = runtime.score("water", "water")
         assert one.shape == (1,)
         assert one[0] == pytest.approx(1, abs=1e-6)
@@ -300,11 +304,39 @@ class TestScore:
         assert rows[1] == pytest.approx(1, abs=1e-6)
         assert rows[0] == pytest.approx(float(vectors[0] @ runtime.embed("time")), abs=1e-6)
 
-    def test_prompts(self, runtime: Runtime) -> None:
+    @pytest.mark.parametrize(
+        ("prompts", "default", "query", "document"),
+        [
+            ({"query": "q: ", "document": "d: "}, None, "q: ", "d: "),
+            ({"query": "q: ", "passage": "p: "}, None, "q: ", "p: "),
+            ({"search_query": "q: ", "search_document": "d: "}, None, "q: ", "d: "),
+            ({"retrieval.query": "q: ", "retrieval.passage": "p: "}, None, "q: ", "p: "),
+            ({"query": "q: "}, "query", "q: ", ""),
+            ({"passage": "p: "}, None, "", "p: "),
+            ({"title": "t: "}, "title", "t: ", "t: "),
+            ({"title": "t: "}, None, "", ""),
+        ],
+    )
+    def test_each_side_gets_the_models_own_prompt(
+        self,
+        dummy_bundle: MakeBundle,
+        prompts: dict[str, str],
+        default: str | None,
+        query: str,
+        document: str,
+    ) -> None:
+        with Runtime(dummy_bundle(prompts=prompts, default_prompt=default)) as runtime:
+            left = runtime.embed(query + "water", prompt="")
+            right = runtime.embed(document + "people", prompt="")
+            found = runtime.score("water", ["people"])
+        assert found[0] == pytest.approx(float(left @ right), abs=1e-6)
+
+    def test_prompts_by_name(self, runtime: Runtime) -> None:
         found = runtime.score(
-            "water", ["people"], query_prompt_name="query", document_prompt_name="document"
+            "water", ["people"], query_prompt_name="document", document_prompt_name="query"
         )
-        assert np.array_equal(found, runtime.score("query: water", "document: people"))
+        left, right = runtime.embed(["document: water", "query: people"])
+        assert found[0] == pytest.approx(float(left @ right), abs=1e-6)
 
     def test_sides_that_do_not_fit(self, runtime: Runtime) -> None:
         with pytest.raises(InputError, match="2 queries and 3 documents cannot be paired"):
@@ -319,7 +351,7 @@ class TestScore:
         self, dummy_bundle: MakeBundle, similarity: Similarity
     ) -> None:
         with Runtime(dummy_bundle(similarity=similarity, normalize=False)) as runtime:
-            a, b = runtime.embed(["water", "people"]).astype(np.float64)
+            a, b = runtime.embed(["query: water", "document: people"]).astype(np.float64)
             found = runtime.score("water", "people")[0]
         expected = {
             "cosine": a @ b / np.linalg.norm(a) / np.linalg.norm(b),

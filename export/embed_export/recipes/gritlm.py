@@ -26,6 +26,6 @@ RECIPE = replace(
     model_type="mistral",
     pooling="mean",
     include_prompt=False,
-    prompts={"document": "<|embed|>\n"},
+    prompts={"query": "<|embed|>\n", "document": "<|embed|>\n"},
     default_prompt="document",
 )

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from embed_runtime.errors import InputError
 from embed_runtime.manifest import Manifest
+from embed_runtime.scoring import SIDES
 from embed_runtime.types import EmbedRequest, EmbedResult, FloatArray, Truncate
 from embed_runtime.vectors import to_base64, to_binary, to_ubinary
 from embed_server.protocol.shared import check_limit
@@ -17,12 +18,11 @@ from embed_server.protocol.shared import check_limit
 EmbeddingType: TypeAlias = Literal["float", "base64", "binary", "ubinary"]
 
 # Cohere's clients send one of its own names with every request. Where the model does not define
-# the name itself, the prompts that Sentence-Transformers takes for the same purpose stand in, or
-# the tasks of jina-embeddings-v3.
+# the name itself, the prompts that other models have for the same purpose stand in.
 ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "search_query": ("query", "retrieval.query"),
-        "search_document": ("document", "passage", "corpus", "retrieval.passage"),
+        "search_query": SIDES["query"],
+        "search_document": SIDES["document"],
         "classification": ("Classification",),
         "clustering": ("Clustering", "separation"),
         "image": (),

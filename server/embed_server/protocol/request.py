@@ -71,17 +71,24 @@ class RequestFields(BaseModel):
                 param="cache_salt",
             )
 
-    def truncation(self, manifest: Manifest) -> tuple[Truncate, int | None]:
+    def truncation(
+        self, manifest: Manifest, *, default: Truncate = "NONE"
+    ) -> tuple[Truncate, int | None]:
         """Say in the runtime's words where overlong inputs are cut, and at what length.
+
+        Args:
+            manifest: The model's.
+            default: What becomes of them where the request does not say.
 
         Raises:
             InputError: The length is 0 or above the model's.
         """
         limit = self.truncate_prompt_tokens
         check_limit("truncate_prompt_tokens", limit, manifest)
-        if limit is None:
-            return "NONE", None
-        return "START" if self.truncation_side == "left" else "END", None if limit == -1 else limit
+        if limit is None and default == "NONE":
+            return default, None
+        side: Truncate = "START" if self.truncation_side == "left" else "END"
+        return side, None if limit == -1 else limit
 
 
 @contextmanager

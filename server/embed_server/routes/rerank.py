@@ -1,0 +1,38 @@
+"""`POST /rerank`, `/v1/rerank`, `/v2/rerank`: documents in the order in which they fit a query."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from embed_runtime.types import Truncate
+from embed_server.answers import json_response
+from embed_server.endpoint import ERRORS, Endpoint
+from embed_server.protocol.score import RerankRequest, RerankResponse, encode_ranking, to_texts
+from embed_server.scoring import score_pairs
+from embed_server.service import answer_id, service_of
+
+router = APIRouter(route_class=Endpoint, tags=["rank"])
+
+
+@router.post("/v1/rerank", response_model=RerankResponse, responses=ERRORS)
+@router.post("/rerank", response_model=RerankResponse, responses=ERRORS)
+async def rerank(request: Request, body: RerankRequest) -> Response:
+    """Rank documents by their vectors' similarity with the query's; overlong ones are an error."""
+    return await _rank(request, body, truncate="NONE")
+
+
+@router.post("/v2/rerank", response_model=RerankResponse, responses=ERRORS)
+async def rerank_cutting(request: Request, body: RerankRequest) -> Response:
+    """Rank documents in the same way; the ends of overlong ones are cut, as Cohere does."""
+    return await _rank(request, body, truncate="END")
+
+
+async def _rank(request: Request, body: RerankRequest, *, truncate: Truncate) -> Response:
+    model = service_of(request).find_model(body.model)
+    documents = to_texts(body.documents)
+    scores, results = await score_pairs(
+        request, model, body, to_texts([body.query]), documents, truncate=truncate
+    )
+    name = answer_id(request, "score", body.request_id)
+    content = encode_ranking(body, documents, scores, results, answer_id=name, model=model.name)
+    return json_response(content)
