@@ -29,7 +29,8 @@ _PROSE = (
 # Filler that is one token in nearly every vocabulary, to hit a length exactly.
 _FILLERS = (" a", " the", ".", "a")
 
-_SCRIPTS = (
+# Plain writing: nothing that tokenizers disagree about.
+SCRIPTS = (
     "The quick brown fox jumps over the lazy dog.",
     "Zażółć gęślą jaźń; Füße, Ärger, naïve façade, Øresund, İstanbul, ŒUVRE.",
     "Съешь ещё этих мягких французских булок, да выпей же чаю.",
@@ -118,7 +119,7 @@ def probe_texts(
     Returns:
         Distinct texts, each with at least one token.
     """
-    fixed = _SCRIPTS + _SYMBOLS + _CODE_AND_NUMBERS + _REPEATED + _EMPTY
+    fixed = SCRIPTS + _SYMBOLS + _CODE_AND_NUMBERS + _REPEATED + _EMPTY
     top = min(max_tokens, longest)
     lengths = sorted({length for length in _LENGTHS if length < top} | {top - 1, top})
     texts = [*fixed, *(_text_of_length(length, num_tokens) for length in lengths)]

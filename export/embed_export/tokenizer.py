@@ -22,6 +22,7 @@ from embed_export.corpus import probe_texts
 from embed_export.errors import ExportError, UnsupportedModelError
 from embed_export.json_object import JsonObject, read_object
 from embed_export.quiet import quiet_transformers
+from embed_export.sentencepiece_model import check_conversion
 from embed_export.weight_files import refuse_lfs_pointer
 from embed_runtime.manifest import MAX_CHAT_TEMPLATE_BYTES
 
@@ -167,6 +168,9 @@ def prove_tokenizer(resolved: ResolvedTokenizer, checkpoint: Checkpoint) -> None
     with _transformers(checkpoint.model_folder):
         original = _load(checkpoint)
         baked = Tokenizer.from_str(resolved.tokenizer_json)
+        source = checkpoint.model_folder / _check_files(checkpoint.model_folder)[0]
+        if source.suffix == ".model":
+            check_conversion(source, baked)
         probes = probe_texts(_PROOF_TOKENS, resolved.count)
         for text in (*_MORE_TEXTS, *probes, *_look_alikes(original.all_special_tokens)):
             for add_special_tokens in (True, False):
@@ -216,13 +220,13 @@ def _load(checkpoint: Checkpoint) -> _HubTokenizer:
     return tokenizer
 
 
-def _check_files(folder: Path) -> None:
-    """Refuse a folder without a tokenizer: transformers would make up an empty one."""
+def _check_files(folder: Path) -> tuple[str, ...]:
+    """Find the files, and refuse a folder without: transformers would make up a tokenizer."""
     for names in FILE_SETS:
         if all((folder / name).exists() for name in names):
             for name in names:
                 refuse_lfs_pointer(folder / name)
-            return
+            return names
     wanted = "; ".join(" and ".join(names) for names in FILE_SETS)
     raise ExportError(f"{folder} has no tokenizer; looked for {wanted}")
 
