@@ -27,7 +27,7 @@ def check_conversion(path: Path, converted: Tokenizer) -> None:
     """
     original = SentencePieceProcessor(model_file=str(path))
     for text in SCRIPTS:
-        expected = [original.id_to_piece(number) for number in original.encode(text)]
+        expected: list[str] = [original.id_to_piece(number) for number in original.encode(text)]
         ids = converted.encode(text, add_special_tokens=False).ids
         found = [converted.id_to_token(number) for number in ids]
         if found != expected:

@@ -145,8 +145,15 @@ LLAMA = ["<unk>", "<s>", "</s>"]
 GEMMA = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
 SPACE = normalizers.Replace(" ", "▁")
 BERT_WORDS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-ROBERTA_WORDS = {"pad": "<pad>", "unk": "<unk>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"}
-ROBERTA_WORDS |= {"bos": "<s>", "eos": "</s>"}
+ROBERTA_WORDS = {
+    "pad": "<pad>",
+    "unk": "<unk>",
+    "cls": "<s>",
+    "sep": "</s>",
+    "mask": "<mask>",
+    "bos": "<s>",
+    "eos": "</s>",
+}
 LLAMA_WORDS = {"unk": "<unk>", "bos": "<s>", "eos": "</s>"}
 GEMMA_WORDS = {"unk": "<unk>", "bos": "<bos>", "eos": "<eos>", "pad": "<pad>"}
 
@@ -339,8 +346,12 @@ def train_sentencepiece(model_type: str, pieces: Sequence[str], **settings: Any)
     return model.getvalue()
 
 
-BYTES = {"byte_fallback": True, "normalization_rule_name": "identity", "character_coverage": 0.99}
-BYTES |= {"remove_extra_whitespaces": False}
+BYTES = {
+    "byte_fallback": True,
+    "normalization_rule_name": "identity",
+    "character_coverage": 0.99,
+    "remove_extra_whitespaces": False,
+}
 
 
 @pytest.mark.parametrize(
