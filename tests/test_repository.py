@@ -173,3 +173,12 @@ def test_help_needs_only_the_base_install(command: str) -> None:
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith(f"usage: {command}")
     assert shown.stderr == ""
+
+
+def test_contributing_shows_files_as_they_are() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    recipe = (ROOT / "export/embed_export/recipes/ernie.py").read_text(encoding="utf-8")
+    assert f"```python\n{recipe}```" in guide
+    fixtures = (ROOT / "tests/export/conftest.py").read_text(encoding="utf-8")
+    [entry] = re.findall(r'```python\n(    "ernie": Family\(\n.*?)```', guide, re.DOTALL)
+    assert entry in fixtures
