@@ -2,10 +2,12 @@
 
 import reprlib
 import sys
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, chain
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +24,6 @@ _CHARS_PER_TOKEN = 8
 # split; to one that does not (some BPE and Unigram models join words, BERT drops some control
 # characters), the torn word can only change the tokens next to the tear: at most 100 in WordPiece.
 _SURPLUS_TOKENS = 256
-
-_Ids = TypeVar("_Ids", list[int], npt.NDArray[np.integer])
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class _Frame:
         """Put the special tokens around a text's own."""
         return self.first + content + self.last
 
-    def cut(self, ids: _Ids, index: int) -> _Ids:
+    def cut(self, ids: list[int], index: int) -> list[int]:
         """Slice ids to the limit, whatever they stand for; refuse that where `truncate` is NONE."""
         if len(ids) <= self.limit:
             return ids
@@ -132,15 +132,18 @@ class Tokenizer:
         ]
         num_skipped = self._count_skipped(prompt, frame) if texts else 0
         contents = zip(texts, self._encode_texts(texts, frame), strict=True)
-        rows: list[TokenizedInput] = []
+        rows: list[list[int]] = []
+        skipped: list[int] = []
         for index, one in enumerate(inputs, first_index):
             if isinstance(one, str):
                 text, content = next(contents)
-                fitted = self._fit_text(content, text, prompt, frame, index)
-                rows.append(self._to_row(np.array(fitted, np.int32), num_skipped, index))
+                rows.append(self._fit_text(content, text, prompt, frame, index))
+                skipped.append(num_skipped)
             else:
-                rows.append(self._to_row(frame.cut(_check_ids(one, index), index), 0, index))
-        return rows
+                ids = one if _is_list(one) else _check_ids(one, index)
+                rows.append(frame.cut(ids, index))
+                skipped.append(0)
+        return self._to_inputs(rows, skipped, first_index)
 
     def encode_together(
         self, request: EmbedRequest, *, prompt: str = ""
@@ -162,15 +165,15 @@ class Tokenizer:
             InputError: As in `encode`.
         """
         frame = self._frame(replace(request, max_tokens=None, truncate="NONE", chunk=False))
-        spans: list[npt.NDArray[np.integer]] = []
+        rows: list[list[int]] = []
         for index, one in enumerate(_check_inputs(request.inputs)):
             front = prompt if index == 0 else ""
-            ids = (
-                np.array(self.encode_text(front + one, add_special_tokens=False, index=index))
+            rows.append(
+                self.encode_text(front + one, add_special_tokens=False, index=index)
                 if isinstance(one, str)
                 else _check_ids(one, index)
             )
-            spans.append(self._to_row(ids, 0, index).input_ids)
+        spans = [item.input_ids for item in self._to_inputs(rows, [0] * len(rows), 0)]
         counts = np.array([len(ids) for ids in spans], np.int64)
         counts[0] += len(frame.first)
         counts[-1] += len(frame.last)
@@ -339,25 +342,57 @@ class Tokenizer:
         ids = frame.wrap(content)[: self.max_tokens]
         return len(ids) - (bool(ids) and ids[-1] in self._special_ids)
 
-    def _to_row(self, ids: npt.NDArray[np.integer], num_skipped: int, index: int) -> TokenizedInput:
-        """Make one row of ids that fit, if there is anything to pool in it."""
-        if not ids.size:
-            raise InputError(f"input {index} is empty", param="inputs", index=index)
+    def _to_inputs(
+        self, rows: Sequence[list[int]], skipped: Sequence[int], first_index: int
+    ) -> list[TokenizedInput]:
+        """Check the ids of all rows at once: numpy costs the same for many rows as for one."""
+        lengths = [len(row) for row in rows]
+        for index, (length, num_skipped) in enumerate(
+            zip(lengths, skipped, strict=True), first_index
+        ):
+            if length <= num_skipped:
+                raise _nothing_to_pool(index, length)
+        ends = list(accumulate(lengths))
+        ids = _join(rows, ends[-1], first_index)
         if ids.min() < 0 or ids.max() >= self.vocab_size:
-            wrong = ids[(ids < 0) | (ids >= self.vocab_size)][0]
+            wrong = int(np.flatnonzero((ids < 0) | (ids >= self.vocab_size))[0])
+            index = first_index + bisect_right(ends, wrong)
             raise InputError(
-                f"input {index}: token id {wrong} is outside 0..{self.vocab_size - 1}",
+                f"input {index}: token id {ids[wrong]} is outside 0..{self.vocab_size - 1}",
                 param="inputs",
                 index=index,
             )
-        if num_skipped >= ids.size:
-            raise InputError(
-                f"input {index}: the prompt takes all of its {ids.size} tokens and leaves none to"
-                " pool; shorten the prompt",
-                param="prompt",
-                index=index,
-            )
-        return TokenizedInput(input_ids=ids.astype(np.int32), num_skipped=num_skipped)
+        narrow = ids.astype(np.int32)
+        return [
+            TokenizedInput(input_ids=narrow[end - length : end], num_skipped=num_skipped)
+            for length, end, num_skipped in zip(lengths, ends, skipped, strict=True)
+        ]
+
+
+def _nothing_to_pool(index: int, length: int) -> InputError:
+    if not length:
+        return InputError(f"input {index} is empty", param="inputs", index=index)
+    return InputError(
+        f"input {index}: the prompt takes all of its {length} tokens and leaves none to pool;"
+        " shorten the prompt",
+        param="prompt",
+        index=index,
+    )
+
+
+def _join(rows: Sequence[list[int]], num_tokens: int, first_index: int) -> npt.NDArray[np.int64]:
+    """Lay rows one after another; refuse what is no token id."""
+    if set(map(type, chain.from_iterable(rows))) != {int}:
+        rows = [_check_ids(row, index) for index, row in enumerate(rows, first_index)]
+    try:
+        return np.fromiter(chain.from_iterable(rows), np.int64, num_tokens)
+    except OverflowError as error:
+        index, row = next(
+            (index, row)
+            for index, row in enumerate(rows, first_index)
+            if not -(2**63) <= min(row) <= max(row) < 2**63
+        )
+        raise _no_ids(row, index) from error
 
 
 def _cut(text: str, max_chars: int, truncate: Truncate) -> str:
@@ -378,17 +413,27 @@ def _check_inputs(inputs: Sequence[TextOrIds]) -> Sequence[TextOrIds]:
     return inputs
 
 
-def _check_ids(ids: Sequence[int], index: int) -> npt.NDArray[np.integer]:
+def _is_list(ids: Sequence[int]) -> TypeGuard[list[int]]:
+    """Tell whether these could be ids; `_join` looks at them all at once."""
+    return type(ids) is list
+
+
+def _check_ids(ids: Sequence[int], index: int) -> list[int]:
     """Refuse what a caller gave instead of token ids."""
     try:
         array = np.asarray(ids)
         # Numpy would take True for 1; and an empty list has no type yet.
         valid = array.ndim == 1 and bool not in set(map(type, ids))
         if valid and (array.dtype.kind in "iu" or not array.size):
-            return array
+            checked: list[int] = array.tolist()
+            return checked
     except (TypeError, ValueError, OverflowError):
         pass
-    raise InputError(
+    raise _no_ids(ids, index)
+
+
+def _no_ids(ids: Sequence[int], index: int) -> InputError:
+    return InputError(
         f"input {index} must be a text or a flat list of token ids, not {reprlib.repr(ids)}",
         param="inputs",
         index=index,

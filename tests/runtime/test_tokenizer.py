@@ -386,6 +386,8 @@ class TestInputs:
             tokenizer.encode(EmbedRequest(inputs=["a", wrong]))
         assert caught.value.index == 1
         assert len(str(caught.value)) < 300
+        with pytest.raises(InputError, match="input 0 must be a text or a flat list"):
+            tokenizer.encode(EmbedRequest(inputs=[wrong]))
 
     def test_empty_ids(self, tokenizer: Tokenizer) -> None:
         with pytest.raises(InputError, match="input 0 is empty"):
