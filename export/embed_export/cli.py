@@ -22,6 +22,8 @@ examples:
       export a local checkpoint in bfloat16, for one engine
   embed-export BAAI/bge-base-en-v1.5 --revision main --max-length 256
       cut inputs at 256 tokens
+  embed-export ./my-splade --sparse
+      export a masked language model that was trained to give sparse vectors
   embed-export --verify engines/all-MiniLM-L6-v2
       prove a bundle again on the machine where it is now
   embed-export --list
@@ -108,6 +110,7 @@ def _config(options: argparse.Namespace) -> ExportConfig:
         revision=options.revision,
         max_tokens=options.max_length,
         pooling=_pooling(options.pooling, pooler),
+        sparse=options.sparse,
         normalize=normalize,
         task_adapter=options.task_adapter,
         convert=options.convert,
@@ -213,6 +216,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MODE",
         help="cls, mean, last, max, mean_sqrt_len_tokens or weightedmean, instead of the"
         " checkpoint's; several times for a concatenation",
+    )
+    add(
+        "--sparse",
+        action="store_true",
+        help="give weights of the vocabulary's words (SPLADE), with a masked language model's head;"
+        " only needed where no modules.json asks for it",
     )
     add("--pooler-config", metavar="JSON", help="the same, as vLLM users write it")
     add(

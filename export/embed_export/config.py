@@ -24,6 +24,8 @@ class ExportConfig:
         revision: Branch, tag or commit on the hub.
         max_tokens: Longest input, special tokens included; None for the model's own limit.
         pooling: Pooling modes instead of the checkpoint's.
+        sparse: Whether vectors are weights of the vocabulary's words, made by a masked language
+            model's head (SPLADE), where the checkpoint does not say so itself.
         normalize: Whether vectors have unit length, instead of the checkpoint's own rule.
         task_adapter: The one of a model's adapters to merge into its weights; None for none.
         convert: "embed" to take an architecture without a recipe, through transformers' own code.
@@ -37,6 +39,7 @@ class ExportConfig:
     revision: str | None = None
     max_tokens: int | None = None
     pooling: tuple[PoolingMode, ...] | None = None
+    sparse: bool = False
     normalize: bool | None = None
     task_adapter: str | None = None
     convert: Convert = "auto"
@@ -45,3 +48,7 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ExportError(f"--max-length={self.max_tokens} must be 1 or more")
+        if self.sparse and self.pooling is not None:
+            raise ExportError("--sparse and --pooling both say how tokens are pooled; keep one")
+        if self.sparse and self.normalize:
+            raise ExportError("--sparse gives weights that are never normalized; leave that out")

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from embed_export.errors import ExportError
-from embed_export.graph import OPSET, Graph, WeightsFile
+from embed_export.graph import OPSET, Graph, Value, WeightsFile
+from embed_export.masked_lm import read_decoder, write_transform
 from embed_export.pooler import write_outputs
 from embed_export.source import Source
-from embed_export.weights import layer_norm_names, strip_prefix
+from embed_export.splade import write_weights
+from embed_export.token_heads import write_token_outputs
+from embed_export.weights import Weights, layer_norm_names, strip_prefix
 from embed_runtime.manifest import Dialect
 from embed_runtime.manifest import Graph as GraphEntry
 from embed_runtime.types import FloatArray, Precision
@@ -61,14 +64,8 @@ def write_graphs(
                 max_tokens=spec.max_tokens,
                 channel_maxima=channel_maxima,
             )
-            write_outputs(
-                graph,
-                recipe.backbone(graph, checkpoint.config, weights),
-                hidden_size=spec.shape.hidden_size,
-                pooling=spec.pooling,
-                heads=spec.heads,
-                normalize=spec.normalize,
-            )
+            hidden_states = recipe.backbone(graph, checkpoint.config, weights)
+            _write_outputs(graph, source, weights, hidden_states)
             name = graph_name(dialect)
             graph.save(folder / name, metadata=_metadata(source))
             entries.append(GraphEntry(dialect=dialect, files=(name, _WEIGHTS_NAME), opset=OPSET))
@@ -81,12 +78,35 @@ def write_graphs(
     return tuple(entries)
 
 
+def _write_outputs(graph: Graph, source: Source, weights: Weights, hidden_states: Value) -> None:
+    """End a graph with all that its bundle offers."""
+    spec, width = source.spec, source.spec.shape.hidden_size
+    write_token_outputs(graph, hidden_states, hidden_size=width, heads=spec.token_heads)
+    if spec.splade is None:
+        write_outputs(
+            graph,
+            hidden_states,
+            hidden_size=width,
+            pooling=spec.pooling,
+            heads=spec.heads,
+            normalize=spec.normalize,
+        )
+        return
+    head, vocab_size = source.recipe.masked_lm, spec.shape.vocab_size
+    assert head is not None
+    states = write_transform(graph, source.checkpoint.config, weights, head, hidden_states, width)
+    decoder = read_decoder(weights, head, vocab_size=vocab_size, width=width)
+    vectors = write_weights(graph, states, decoder, spec.splade)
+    for name in ("pooled", "embedding"):
+        graph.output(name, vectors, ["B", vocab_size])
+
+
 def _metadata(source: Source) -> dict[str, str]:
     """Return what the graph file says about itself, for tools that read nothing else."""
     return {
         "model": source.checkpoint.id,
         "revision": source.checkpoint.revision or "",
-        "pooling": "+".join(source.spec.pooling.modes),
+        "pooling": "+".join(source.spec.pooling.modes) or "splade",
         "normalize": str(source.spec.normalize).lower(),
         "dimensions": str(source.spec.dimensions.native),
         "max_tokens": str(source.spec.max_tokens),

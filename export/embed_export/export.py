@@ -13,6 +13,7 @@ from embed_export.config import ExportConfig
 from embed_export.corpus import longest_probe, probe_texts
 from embed_export.dialects import graph_name, write_graphs
 from embed_export.errors import ExportError
+from embed_export.model_spec import ModelSpec
 from embed_export.probe import Reference, write_reference
 from embed_export.progress import QuietSteps, Steps
 from embed_export.reference import run_original
@@ -34,7 +35,7 @@ from embed_runtime.manifest import (
     write_manifest,
 )
 from embed_runtime.manifest import Graph as GraphEntry
-from embed_runtime.types import Precision
+from embed_runtime.types import OutputName, Precision
 
 # Of int8 there is a float32 copy for a while, and nothing else.
 _NUM_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 4}
@@ -81,7 +82,7 @@ def export_bundle(config: ExportConfig, steps: Steps | None = None) -> tuple[Pat
                 source.checkpoint, source.recipe, source.spec, source.tokenizer, texts, advance
             )
             _check_precision(config.precision, reference)
-            write_reference(folder, reference)
+            write_reference(folder, reference, is_splade=source.spec.splade is not None)
         engines = _build_engines(folder, source, backends, steps)
         manifest = _describe(folder, source, graphs, engines)
         write_manifest(folder, manifest)
@@ -221,6 +222,8 @@ def _describe(
         precision=source.config.precision,
         pooling=spec.pooling,
         heads=tuple(head.spec for head in spec.heads),
+        sparse=spec.sparse,
+        token_head=spec.token_heads.spec,
         normalize=spec.normalize,
         dimensions=spec.dimensions,
         max_tokens=spec.max_tokens,
@@ -239,7 +242,7 @@ def _describe(
         if tokenizer.chat_template is None
         else ChatTemplate(file=CHAT_TEMPLATE_NAME, special_tokens=dict(tokenizer.special_tokens)),
         positions=spec.shape.positions,
-        outputs=("embedding", "pooled", "token_embeddings"),
+        outputs=_outputs(spec),
         graphs=tuple(graphs),
         engines=tuple(
             msgspec.structs.replace(
@@ -250,3 +253,8 @@ def _describe(
         versions={name: version(name) for name in libraries},
         files=files,
     )
+
+
+def _outputs(spec: ModelSpec) -> tuple[OutputName, ...]:
+    outputs: tuple[OutputName, ...] = ("embedding", "pooled", "token_embeddings")
+    return outputs if spec.token_heads.weights is None else (*outputs, "token_weights")

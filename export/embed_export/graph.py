@@ -233,7 +233,7 @@ class Graph:
 
     def widen(self, value: Value) -> Value:
         """Convert a value of the compute precision to float32."""
-        return value if self.compute == "fp32" else self.cast(value, "fp32")
+        return value if self.compute == "fp32" else self.cast_once(value, "fp32")
 
     def narrow(self, value: Value) -> Value:
         """Convert a float32 value to the compute precision."""
@@ -255,8 +255,13 @@ class Graph:
         """Return a weight in the precision it is stored in."""
         return self._weight(name, dtype, make)
 
+    def slice_rows(self, table: Value, start: int, stop: int) -> Value:
+        """Return some rows of a weight; loaders fold it away."""
+        ends = [self.integers([start]), self.integers([stop]), self.integers([0])]
+        return self.op("Slice", [table, *ends])
+
     def cast_once(self, value: Value, dtype: Precision) -> Value:
-        """Convert a weight, sharing the node when it is used again; loaders fold it away."""
+        """Convert a value, or use the node that did it before; of a weight, loaders fold it."""
         return self.once(f"{value} as {dtype}", lambda: self.cast(value, dtype))
 
     def once(self, key: str, make: Callable[[], Value]) -> Value:

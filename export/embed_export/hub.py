@@ -8,7 +8,7 @@ from embed_export.errors import ExportError
 _IGNORED = ("onnx/*", "openvino/*", "*/onnx/*", "*.onnx", "*.h5", "*.msgpack", "*.gguf")
 _SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja", "README.md", "LICENSE*")
 # Not all of *.safetensors: some repositories hold the same weights again as consolidated files.
-_SAFETENSORS = ("model*.safetensors", "*/model*.safetensors", "*_linear.pt", "*/pytorch_model.bin")
+_SAFETENSORS = ("model*.safetensors", "*/model*.safetensors", "*_linear.*", "*/pytorch_model.bin")
 _PICKLES = ("pytorch_model*.bin",)
 
 

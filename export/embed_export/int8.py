@@ -43,10 +43,18 @@ class _Packed:
 
 def embed_rows(graph: Graph, name: str, ids: Value, table: Callable[[], FloatArray]) -> Value:
     """Look rows of a table up; each row has a scale of its own."""
-    levels = graph.stored(name, "int8", lambda: _round(table(), _scales(table())))
-    scales = graph.stored(f"{name}.scale", "fp32", lambda: _scales(table()))
+    levels, scales = _stored_table(graph, name, table)
     rows = graph.cast(graph.op("Gather", [levels, ids]), "fp32")
     return graph.op("Mul", [rows, graph.op("Gather", [scales, ids])])
+
+
+def some_rows(
+    graph: Graph, name: str, table: Callable[[], FloatArray], start: int, stop: int
+) -> Value:
+    """Return some rows of a table that `embed_rows` looks up, as float32."""
+    levels, scales = _stored_table(graph, name, table)
+    rows = graph.cast(graph.slice_rows(levels, start, stop), "fp32")
+    return graph.op("Mul", [rows, graph.slice_rows(scales, start, stop)])
 
 
 def product(
@@ -88,6 +96,11 @@ def product(
     values = _integer_product(graph, above, levels, scales, limit=UINT8_LIMIT, zero=0)
     rest = graph.stored(f"{name}.rest", "fp32", lambda: _rest(packed(), lowest))
     return graph.op("Add", [values, rest])
+
+
+def _stored_table(graph: Graph, name: str, table: Callable[[], FloatArray]) -> tuple[Value, Value]:
+    levels = graph.stored(name, "int8", lambda: _round(table(), _scales(table())))
+    return levels, graph.stored(f"{name}.scale", "fp32", lambda: _scales(table()))
 
 
 def _integer_product(

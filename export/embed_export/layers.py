@@ -167,6 +167,16 @@ def embed(graph: Graph, name: str, ids: Value, table: Callable[[], FloatArray]) 
     return rows if graph.storage == graph.compute else graph.cast(rows, graph.compute)
 
 
+def embedded_rows(
+    graph: Graph, name: str, table: Callable[[], FloatArray], start: int, stop: int
+) -> Value:
+    """Return some rows of a table that `embed` looks up, in the compute precision."""
+    if graph.storage == "int8":
+        return int8.some_rows(graph, name, table, start, stop)
+    rows = graph.slice_rows(graph.stored(name, graph.storage, table), start, stop)
+    return rows if graph.storage == graph.compute else graph.cast(rows, graph.compute)
+
+
 def linear(graph: Graph, values: Value, layer: Linear, *, behind: Activation = "identity") -> Value:
     """Apply a linear layer to the last axis; `behind` is the function that made the values."""
     name = f"{layer.name}.weight"

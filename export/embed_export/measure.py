@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embed_export.corpus import real_texts
+from embed_export.measure_tasks import SMALLEST_SHARE, measure_tasks
 from embed_export.probe import Reference
 from embed_runtime import EmbedRequest, Runtime
 from embed_runtime.certificate import Figures, Machine
@@ -28,6 +29,7 @@ _MAX_MIXED_TOKENS = 2048
 # Passes grow until one takes this long; then the median of three counts.
 _PASS_SECONDS = 0.5
 _MAX_SPEED_TEXTS = 512
+_ROUNDING = 1e-6
 
 
 def measure(runtime: Runtime, reference: Reference) -> Figures:
@@ -35,7 +37,7 @@ def measure(runtime: Runtime, reference: Reference) -> Figures:
 
     Args:
         runtime: Serves the engine.
-        reference: The original model's vectors of the probe texts.
+        reference: What the original model makes of the probe texts.
 
     Raises:
         EngineError: The engine failed, or gives vectors of another size.
@@ -52,10 +54,11 @@ def measure(runtime: Runtime, reference: Reference) -> Figures:
     mixed_probes = [probe for probe, short in zip(probes, mixed.tolist(), strict=True) if short]
     alone = np.concatenate([_embed(runtime, [probe])[0] for probe in mixed_probes])
     shuffled = _embed_shuffled(runtime, mixed_probes)
-    scale = _lengths(reference.vectors)[:, None]
-    scale[scale == 0] = 1
+    scale = _scale(reference.vectors, is_splade=runtime.manifest.is_splade)
     scaled, expected = vectors / scale, reference.vectors / scale
     cosines = _cosines(scaled, expected)
+    if runtime.manifest.is_splade:
+        cosines[_lengths(expected) < 1 - _ROUNDING] = 1
     finite: npt.NDArray[np.bool_] = np.isfinite(vectors)
     return Figures(
         cosine_min=float(cosines.min()),
@@ -71,6 +74,7 @@ def measure(runtime: Runtime, reference: Reference) -> Figures:
         tokens_per_second=_tokens_per_second(
             runtime, real_texts(_MAX_SPEED_TEXTS) or reference.texts
         ),
+        tasks=measure_tasks(runtime, reference),
     )
 
 
@@ -82,6 +86,16 @@ def describe_machine(device: Device) -> Machine:
         gpu=_gpu_name() if device == "cuda" else None,
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
     )
+
+
+def _scale(vectors: FloatArray, *, is_splade: bool) -> _DoubleArray:
+    """[N, 1] what differences are divided by: the length of each vector."""
+    scale = _lengths(vectors)[:, None]
+    if is_splade:
+        # Where hardly any word weighs anything, there is a size to compare and no direction.
+        scale = np.maximum(scale, SMALLEST_SHARE * scale.max())
+    scale[scale == 0] = 1
+    return scale
 
 
 def _embed(runtime: Runtime, probes: Sequence[_Probe]) -> tuple[FloatArray, IntArray]:
@@ -132,7 +146,10 @@ def _tokens_per_second(runtime: Runtime, texts: Sequence[str]) -> float:
 
 def _time(runtime: Runtime, texts: Sequence[str]) -> float:
     start = time.perf_counter()
-    runtime.embed(texts, prompt="")
+    if runtime.manifest.is_splade:
+        runtime.encode(texts, task="sparse", prompt="")
+    else:
+        runtime.embed(texts, prompt="")
     return time.perf_counter() - start
 
 

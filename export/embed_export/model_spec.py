@@ -8,10 +8,12 @@ import msgspec
 from embed_export.checkpoint import Checkpoint
 from embed_export.config import ExportConfig
 from embed_export.errors import ExportError, UnsupportedModelError
-from embed_export.modules import DenseHead
+from embed_export.modules import DenseHead, SpladePooling
 from embed_export.recipes import Recipe, Shape
+from embed_export.sparse import find_sparse, find_splade
+from embed_export.token_heads import TokenHeads, find_token_heads
 from embed_export.tokenizer import ResolvedTokenizer
-from embed_runtime.manifest import Dimensions, Pooling, Similarity
+from embed_runtime.manifest import Dimensions, Pooling, Similarity, Sparse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +22,10 @@ class ModelSpec:
 
     Attributes:
         shape: Sizes of the backbone.
-        pooling: How token vectors become one.
+        pooling: How token vectors become one; without a mode where `splade` says it.
+        splade: How the scores of words become the vector; None for a vector of token vectors.
+        token_heads: Heads on single tokens.
+        sparse: Where the weights of words are, if the model gives any.
         heads: Dense modules after pooling.
         normalize: Whether vectors have unit length.
         dimensions: Sizes a vector may have.
@@ -33,6 +38,9 @@ class ModelSpec:
 
     shape: Shape
     pooling: Pooling
+    splade: SpladePooling | None
+    token_heads: TokenHeads
+    sparse: Sparse | None
     heads: tuple[DenseHead, ...] = field(repr=False)
     normalize: bool
     dimensions: Dimensions
@@ -58,10 +66,6 @@ def settle(
     files = checkpoint.sentence_transformers
     modules = files.modules
     shape = recipe.shape(checkpoint.config)
-    if modules.splade is not None:
-        raise UnsupportedModelError(
-            "modules.json asks for SPLADE pooling; sparse vectors cannot be exported yet"
-        )
     if modules.token_dimensions not in (None, shape.hidden_size):
         raise ExportError(
             f"the pooling module expects tokens of {modules.token_dimensions} values, config.json"
@@ -72,16 +76,15 @@ def settle(
             f"the tokenizer has {tokenizer.num_words} words, the model only {shape.vocab_size};"
             " one of the two is another model's"
         )
-    pooling = modules.pooling
-    if pooling is None:
-        find = recipe.find_pooling
-        default = find(checkpoint.config) if find else recipe.pooling
-        pooling = Pooling(modes=config.pooling or (default,))
-    if not recipe.include_prompt:
-        pooling = msgspec.structs.replace(pooling, include_prompt=False)
-    normalize = config.normalize
-    if normalize is None:
-        normalize = modules.normalize if modules.normalize is not None else True
+    heads = find_token_heads(
+        checkpoint.model_folder,
+        checkpoint.weights,
+        architecture=checkpoint.architecture,
+        hidden_size=shape.hidden_size,
+        classifier=recipe.weighing_layer,
+    )
+    splade = find_splade(config, checkpoint, recipe, heads)
+    pooling = _pooling(config, checkpoint, recipe) if splade is None else Pooling(modes=())
     prompts = checkpoint.prompts or recipe.prompts
     default_prompt = files.default_prompt if checkpoint.prompts else recipe.default_prompt
     task = config.task_adapter
@@ -95,15 +98,40 @@ def settle(
     return ModelSpec(
         shape=shape,
         pooling=pooling,
+        splade=splade,
+        token_heads=heads,
+        sparse=find_sparse(splade, heads, tokenizer, shape.vocab_size),
         heads=modules.heads,
-        normalize=normalize,
-        dimensions=_dimensions(checkpoint, recipe, shape, pooling),
+        normalize=splade is None and _normalize(config, checkpoint),
+        dimensions=(
+            _dimensions(checkpoint, recipe, shape, pooling)
+            if splade is None
+            else Dimensions(native=shape.vocab_size)
+        ),
         max_tokens=_max_tokens(config, files.max_tokens, shape, tokenizer),
         prompts=prompts,
         default_prompt=default_prompt,
         adapters=adapters,
-        similarity=files.similarity or "cosine",
+        similarity=files.similarity or ("cosine" if splade is None else "dot"),
     )
+
+
+def _pooling(config: ExportConfig, checkpoint: Checkpoint, recipe: Recipe) -> Pooling:
+    pooling = checkpoint.sentence_transformers.modules.pooling
+    if pooling is None:
+        find = recipe.find_pooling
+        default = find(checkpoint.config) if find else recipe.pooling
+        pooling = Pooling(modes=config.pooling or (default,))
+    if not recipe.include_prompt:
+        pooling = msgspec.structs.replace(pooling, include_prompt=False)
+    return pooling
+
+
+def _normalize(config: ExportConfig, checkpoint: Checkpoint) -> bool:
+    if config.normalize is not None:
+        return config.normalize
+    stated = checkpoint.sentence_transformers.modules.normalize
+    return True if stated is None else stated
 
 
 def _dimensions(

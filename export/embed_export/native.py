@@ -60,6 +60,7 @@ def load_native(
     *,
     dtype: torch.dtype,
     tensors: Mapping[str, torch.Tensor] | None = None,
+    with_words: bool = False,
 ) -> Loaded:
     """Load a backbone.
 
@@ -68,6 +69,7 @@ def load_native(
         folder: The checkpoint.
         dtype: What to compute in.
         tensors: The weights, where transformers cannot read the folder's.
+        with_words: Whether to load it as a masked language model, which scores words.
 
     Raises:
         ExportError: transformers cannot load it, or a weight has another shape.
@@ -76,7 +78,12 @@ def load_native(
     try:
         with quiet_transformers():
             # The automatic class would ask for a folder even where tensors are given.
-            model_class: Any = transformers.MODEL_MAPPING[type(config)]
+            classes = (
+                transformers.MODEL_FOR_MASKED_LM_MAPPING
+                if with_words
+                else transformers.MODEL_MAPPING
+            )
+            model_class: Any = classes[type(config)]
             model, report = model_class.from_pretrained(
                 folder if tensors is None else None,
                 config=config,

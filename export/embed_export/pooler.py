@@ -28,12 +28,8 @@ def write_outputs(
     heads: Sequence[DenseHead],
     normalize: bool,
 ) -> None:
-    """End the graph with `token_embeddings`, `pooled` and `embedding`."""
-    if graph.compute != "fp32":
-        hidden_states = graph.cast(hidden_states, "fp32")
-    token_axes = ["T"] if graph.packed else ["B", "S"]
-    graph.output("token_embeddings", hidden_states, [*token_axes, hidden_size])
-
+    """End the graph with `pooled` and `embedding`."""
+    hidden_states = graph.widen(hidden_states)
     pooled = _Pooler(graph, hidden_states, hidden_size, pooling).pool()
     width = hidden_size * len(pooling.modes)
     for index, head in enumerate(heads):

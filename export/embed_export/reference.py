@@ -19,17 +19,23 @@ from embed_export.checkpoint import Checkpoint
 from embed_export.errors import ExportError
 from embed_export.json_object import JsonObject
 from embed_export.model_spec import ModelSpec
-from embed_export.native import load_native
+from embed_export.native import Loaded, load_native
+from embed_export.plain_heads import HeadReferences, weigh_words
 from embed_export.pooler import SMALLEST_NORM
 from embed_export.probe import Reference
 from embed_export.progress import Advance
-from embed_export.recipes import TASK_ADAPTER, Original, Recipe
+from embed_export.recipes import TASK_ADAPTER, Recipe
 from embed_export.tokenizer import ResolvedTokenizer
 from embed_export.weights import SourceDtype, Weights, strip_prefix
 from embed_export.widening import compute_in_float32
 from embed_runtime.manifest import Activation, PoolingMode
 
 _DoubleArray: TypeAlias = npt.NDArray[np.float64]
+# From one row of ids to its [T, H] states after each layer and, of a masked language model, to the
+# [T, V] scores of words.
+_Run: TypeAlias = Callable[
+    [Sequence[int]], tuple[Sequence[_DoubleArray], npt.NDArray[np.floating] | None]
+]
 
 # With each task goes one text in so many, none of the long ones: the layers are the same.
 _TASK_STRIDE = 4
@@ -53,7 +59,8 @@ _DTYPES: dict[SourceDtype, torch.dtype] = {
 
 
 class _Outputs(Protocol):
-    last_hidden_state: torch.Tensor
+    """Besides these, `last_hidden_state` or, of a masked language model, `logits`."""
+
     hidden_states: tuple[torch.Tensor, ...]
 
 
@@ -85,25 +92,35 @@ def run_original(
     head = recipe.native_head and recipe.native_head(checkpoint.config, checkpoint.weights)
     probes = _choose_probes(spec, tokenizer, texts)
     vectors: list[_DoubleArray] = []
+    heads = HeadReferences(spec)
     max_activation = 0.0
     with torch.inference_mode():
         for task, probe in groupby(probes, key=itemgetter(0)):
-            run = _load(_with_task(checkpoint, task), recipe)
+            run = _load(_with_task(checkpoint, task), recipe, with_words=spec.splade is not None)
             prompt = "" if task is None else spec.prompts[task]
             for _, text in probe:
-                states = run(tokenizer.encode(prompt + text, max_tokens=spec.max_tokens))
+                row = tokenizer.encode(prompt + text, max_tokens=spec.max_tokens)
+                states, scores = run(row)
                 largest = max(float(np.abs(layer).max()) for layer in states)
                 max_activation = max(max_activation, largest)
                 tokens = states[-1]
                 if head is not None:
                     tokens = tokens @ head.astype(np.float64).T
-                vectors.append(_finish(tokens, spec))
+                if spec.splade is None:
+                    vectors.append(_finish(tokens, spec))
+                else:
+                    assert scores is not None
+                    vectors.append(weigh_words(scores, spec.splade))
+                if task is None:
+                    heads.add(row, tokens, vectors[-1])
                 advance(len(vectors), len(probes))
     libraries = ("torch", "transformers") if recipe.original is None else ("numpy", "torch")
     return Reference(
         texts=tuple(text for _, text in probes),
         tasks=tuple(task for task, _ in probes) if spec.adapters else (),
         vectors=np.stack(vectors).astype(np.float32),
+        sparse=heads.sparse(),
+        tokens=heads.tokens(),
         max_activation=max_activation,
         versions={name: version(name) for name in libraries},
     )
@@ -128,24 +145,30 @@ def _with_task(checkpoint: Checkpoint, task: str | None) -> Checkpoint:
     return replace(checkpoint, config=config)
 
 
-def _load(checkpoint: Checkpoint, recipe: Recipe) -> Original:
-    """Load the backbone in float32; weights that are missing stop the export.
+def _load(checkpoint: Checkpoint, recipe: Recipe, *, with_words: bool) -> _Run:
+    """Load the original in float32; weights that are missing stop the export.
 
     transformers only warns about them, and fills in random numbers.
     """
     weights = checkpoint.weights.renamed(strip_prefix(*recipe.prefixes))
     if recipe.original is not None:
-        return recipe.original(checkpoint.config, weights)
+        original = recipe.original(checkpoint.config, weights)
+        return lambda row: (original(row), None)
     settings, folder = recipe.native_config(checkpoint.config), checkpoint.model_folder
     tensors = _native_tensors(checkpoint, recipe, weights)
     dtype = torch.float32 if tensors else _DTYPES[weights.source_dtype]
-    loaded = load_native(settings, folder, dtype=dtype, tensors=tensors)
+
+    def load(dtype: torch.dtype) -> Loaded:
+        return load_native(settings, folder, dtype=dtype, tensors=tensors, with_words=with_words)
+
+    loaded = load(dtype)
     if dtype != torch.float32 and not compute_in_float32(loaded.model):
-        loaded = load_native(settings, folder, dtype=torch.float32, tensors=tensors)
-    missing = [name for name in loaded.missing if not recipe.allows_unused(name)]
+        loaded = load(torch.float32)
+    # What embeddings never need, weights of words do.
+    missing = [name for name in loaded.missing if with_words or not recipe.allows_unused(name)]
     if missing:
         raise ExportError(f"the original model lacks weight {missing[0]!r}; fetch it again")
-    return lambda row: _hidden_states(cast("_Backbone", loaded.model), row)
+    return lambda row: _run(cast("_Backbone", loaded.model), row)
 
 
 def _native_tensors(
@@ -157,15 +180,21 @@ def _native_tensors(
     return {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
 
 
-def _hidden_states(model: _Backbone, row: Sequence[int]) -> list[_DoubleArray]:
+def _run(
+    model: _Backbone, row: Sequence[int]
+) -> tuple[list[_DoubleArray], npt.NDArray[np.floating] | None]:
     input_ids = torch.tensor([list(row)])
     outputs = model(
         input_ids=input_ids,
         attention_mask=torch.ones_like(input_ids),
         output_hidden_states=True,
     )
-    states = (*outputs.hidden_states, outputs.last_hidden_state)
-    return [layer[0].double().numpy() for layer in states]
+    logits, last = getattr(outputs, "logits", None), getattr(outputs, "last_hidden_state", None)
+    states = [*outputs.hidden_states, *([] if last is None else [last])]
+    return (
+        [layer[0].double().numpy() for layer in states],
+        None if logits is None else logits[0].numpy(),
+    )
 
 
 def _finish(tokens: _DoubleArray, spec: ModelSpec) -> _DoubleArray:

@@ -70,6 +70,8 @@ class ResolvedTokenizer:
             that no row of the model belongs to: EmbeddingGemma has one for images.
         pad_token_id: What fills the slots after a short row.
         num_special_tokens: How many it adds to a text.
+        unweighted_ids: Tokens that are no words of a text: those for its start and end, padding,
+            and what is unknown.
         max_tokens: Its own limit, special tokens included; None if it has none. The model's
             positions, and Sentence-Transformers' files, may allow fewer.
         chat_template: The Jinja template that makes a conversation one text; None without one.
@@ -81,6 +83,7 @@ class ResolvedTokenizer:
     num_words: int
     pad_token_id: int
     num_special_tokens: int
+    unweighted_ids: tuple[int, ...]
     max_tokens: int | None
     chat_template: str | None = None
     special_tokens: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -110,6 +113,8 @@ class _HubTokenizer(Protocol):
     bos_token_id: int | None
     eos_token_id: int | None
     pad_token_id: int | None
+    cls_token_id: int | None
+    unk_token_id: int | None
     all_special_tokens: list[str]
     special_tokens_map: Mapping[str, str | list[str]]
     chat_template: str | Mapping[str, str] | None
@@ -136,6 +141,7 @@ def resolve_tokenizer(checkpoint: Checkpoint) -> ResolvedTokenizer:
             num_words=max(baked.get_vocab(with_added_tokens=False).values()) + 1,
             pad_token_id=_pad_token_id(checkpoint, original, vocab_size),
             num_special_tokens=baked.num_special_tokens_to_add(is_pair=False),
+            unweighted_ids=_unweighted_ids(original),
             max_tokens=limit if 0 < limit < _NO_LIMIT else None,
             chat_template=_chat_template(original, checkpoint.model_folder),
             special_tokens={
@@ -157,6 +163,17 @@ def _chat_template(tokenizer: _HubTokenizer, folder: Path) -> str | None:
             " shorten or remove it"
         )
     return template
+
+
+def _unweighted_ids(tokenizer: _HubTokenizer) -> tuple[int, ...]:
+    """List the ids that FlagEmbedding leaves out of sparse weights (1.3, `BGEM3FlagModel`)."""
+    ids = (
+        tokenizer.cls_token_id,
+        tokenizer.eos_token_id,
+        tokenizer.pad_token_id,
+        tokenizer.unk_token_id,
+    )
+    return tuple(sorted({number for number in ids if number is not None}))
 
 
 def prove_tokenizer(resolved: ResolvedTokenizer, checkpoint: Checkpoint) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from embed_export.errors import ParityError
 from embed_export.measure import describe_machine, measure
-from embed_export.probe import TEXTS_NAME, VECTORS_NAME, Reference, read_reference
+from embed_export.probe import Reference, read_reference, reference_names
 from embed_runtime import Runtime
 from embed_runtime.certificate import (
     Certificate,
@@ -16,6 +16,7 @@ from embed_runtime.certificate import (
     Figures,
     Limits,
     ReferenceIdentity,
+    TaskFigures,
     read_certificate,
     write_certificate,
 )
@@ -29,7 +30,7 @@ from embed_runtime.manifest import (
     verify_files,
     write_manifest,
 )
-from embed_runtime.types import Precision
+from embed_runtime.types import Precision, Task
 
 # The one tolerance table, strictest first.
 # Cosines: fp32 and 16 bit leave rankings as they are; int8 is opt-in. Vectors whose cosine is c may
@@ -38,6 +39,8 @@ from embed_runtime.types import Precision
 # fp32 2.5e-7 (ONNX Runtime 1.32 and OpenVINO 2026.4), bf16 6.7e-4 (OpenVINO), int8 6e-8 (ONNX
 # Runtime, a scale for each token). Limits leave room for deeper models; fp16 rounds 8 times finer
 # than bf16.
+# Other tasks, token_embed and sparse: nothing is averaged over a text, so rounding shows more than
+# in a pooled vector; a wrong head gives cosines near zero.
 # Activations: fp16 ends at 65,504; sums inside a layer reach a few times the largest value seen.
 TOLERANCES: dict[Precision, Limits] = {
     "fp32": Limits(
@@ -46,6 +49,8 @@ TOLERANCES: dict[Precision, Limits] = {
         max_norm_error=0.0045,
         batch_difference=1e-5,
         max_activation=None,
+        task_cosine_min=0.9999,
+        task_difference=1e-3,
     ),
     "bf16": Limits(
         cosine_min=0.999,
@@ -53,6 +58,8 @@ TOLERANCES: dict[Precision, Limits] = {
         max_norm_error=0.045,
         batch_difference=5e-3,
         max_activation=None,
+        task_cosine_min=0.99,
+        task_difference=0.1,
     ),
     "fp16": Limits(
         cosine_min=0.999,
@@ -60,6 +67,8 @@ TOLERANCES: dict[Precision, Limits] = {
         max_norm_error=0.045,
         batch_difference=1e-3,
         max_activation=2e4,
+        task_cosine_min=0.995,
+        task_difference=0.05,
     ),
     "int8": Limits(
         cosine_min=0.99,
@@ -67,6 +76,8 @@ TOLERANCES: dict[Precision, Limits] = {
         max_norm_error=0.14,
         batch_difference=5e-3,
         max_activation=None,
+        task_cosine_min=0.9,
+        task_difference=0.5,
     ),
 }
 
@@ -117,6 +128,12 @@ def certify(
             f"{folder}: the manifest says {manifest.dimensions.native} dimensions and the reference"
             f" vectors have {reference.vectors.shape[1]}; export the model again"
         )
+    for is_offered, part, words in (
+        (manifest.sparse, reference.sparse, "sparse weights"),
+        (manifest.token_head, reference.tokens, "token vectors"),
+    ):
+        if is_offered is not None and part is None:
+            raise BundleError(f"{folder}: the reference has no {words}; export the model again")
     engines = manifest.engines if engines is None else engines
     proofs: list[EngineCertificate] = []
     for entry in engines:
@@ -175,7 +192,7 @@ def verify_bundle(
     """
     folder, file = locate_bundle(path)
     manifest = read_manifest(folder)
-    verify_files(folder, manifest, [*manifest.files, TEXTS_NAME, VECTORS_NAME])
+    verify_files(folder, manifest, [*manifest.files, *reference_names(manifest)])
     known = read_certificate(folder)
     reference = read_reference(folder)
     engines = [entry for entry in manifest.engines if file in (None, entry.file)]
@@ -289,6 +306,20 @@ def _shortfalls(
     ):
         if most is not None and not measured <= most:
             yield f"{name} {measured:.3g}, {most:g} at most", measured, most
+    for task, one in figures.tasks.items():
+        yield from _task_shortfalls(task, one, limits)
+
+
+def _task_shortfalls(
+    task: Task, figures: TaskFigures, limits: Limits
+) -> Iterator[tuple[str, float, float]]:
+    """Yield what a task other than `embed` falls short of."""
+    measured, least = figures.cosine_min, limits.task_cosine_min
+    if least is not None and not measured >= least:
+        yield f"{task}: smallest cosine {measured:.7g}, {least:g} at least", measured, least
+    measured, most = figures.max_difference, limits.task_difference
+    if most is not None and not measured <= most:
+        yield f"{task}: a value differs by {measured:.3g}, {most:g} at most", measured, most
 
 
 def _with_proof(entry: EngineEntry, proof: EngineCertificate | None) -> EngineEntry:

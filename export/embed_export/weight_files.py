@@ -31,6 +31,7 @@ WEIGHT_NAMES = (
     f"{PICKLE_NAME}.index.json",
 )
 
+_PICKLE_SUFFIXES = {".bin", ".pt"}
 _FETCH_AGAIN = "the file is damaged or was not fetched completely; fetch it again"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -54,6 +55,15 @@ def open_weights(folder: Path) -> Weights:
                 return Weights(_open_shards(path))
             return Weights(_open_file(path))
     raise ExportError(f"{folder} has no weights; looked for {', '.join(WEIGHT_NAMES)}")
+
+
+def open_weight_file(path: Path) -> Weights:
+    """Open one file of weights and check its header; the tensors stay on disk.
+
+    Raises:
+        ExportError: It is damaged or holds more than tensors.
+    """
+    return Weights(_open_file(path))
 
 
 def _open_shards(index: Path) -> dict[str, StoredTensor]:
@@ -90,7 +100,7 @@ def _open_file(path: Path) -> dict[str, StoredTensor]:
     try:
         refuse_lfs_pointer(path)
         _refuse_other_bytes(path)
-        return _open_pickle(path) if path.suffix == ".bin" else _open_safetensors(path)
+        return _open_pickle(path) if path.suffix in _PICKLE_SUFFIXES else _open_safetensors(path)
     except OSError as error:
         raise _unreadable(path, error) from error
 

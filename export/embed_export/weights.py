@@ -92,6 +92,11 @@ class Weights:
         """Tell whether there is a tensor of this name."""
         return name in self._tensors
 
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Tell a tensor's shape; None where there is none of this name."""
+        tensor = self._tensors.get(name)
+        return None if tensor is None else tensor.shape
+
     def take(self, name: str, shape: tuple[int, ...]) -> FloatArray:
         """Read a tensor that the model needs.
 

@@ -7,7 +7,7 @@ import msgspec
 
 from embed_runtime.errors import BundleError
 from embed_runtime.manifest import CERTIFICATE_NAME, Device, EngineEntry, Record, replace_file
-from embed_runtime.types import Precision
+from embed_runtime.types import Precision, Task
 
 CERTIFICATE_VERSION = 1
 
@@ -38,6 +38,26 @@ class Limits(Record, kw_only=True):
     max_norm_error: float
     batch_difference: float
     max_activation: float | None
+    task_cosine_min: float | None = None
+    task_difference: float | None = None
+
+
+class TaskFigures(Record, kw_only=True):
+    """What was measured of a task other than `embed`.
+
+    Attributes:
+        cosine_min: Smallest cosine between a vector and its reference: of a token's vector, or of
+            all weights of a text that has noteworthy ones.
+        cosine_mean: Mean of these cosines.
+        max_difference: Largest difference of a value to its reference, over the length of the
+            token's vector, or over the largest weight of all texts.
+        num_vectors: Tokens, or texts, that were compared.
+    """
+
+    cosine_min: float
+    cosine_mean: float
+    max_difference: float
+    num_vectors: int
 
 
 class Figures(Record, kw_only=True):
@@ -57,6 +77,7 @@ class Figures(Record, kw_only=True):
         num_texts: Probe texts.
         num_tokens: Tokens of all probe texts, as the model read them.
         tokens_per_second: Real tokens, over documentation text in one call.
+        tasks: Figures of the bundle's other tasks, by name.
     """
 
     cosine_min: float
@@ -70,6 +91,7 @@ class Figures(Record, kw_only=True):
     num_texts: int
     num_tokens: int
     tokens_per_second: float
+    tasks: dict[Task, TaskFigures] = msgspec.field(default_factory=dict[Task, TaskFigures])
 
 
 class ReferenceIdentity(Record, kw_only=True):
@@ -151,7 +173,7 @@ class Certificate(Record, kw_only=True):
         return next((proof for proof in self.engines if proof.covers(entry)), None)
 
     def summary(self) -> str:
-        """Say in five lines what was proven, for a person."""
+        """Say in a few lines what was proven, for a person."""
         proven = [
             (proof, proof.figures, proof.limits, proof.machine)
             for proof in self.engines
@@ -179,11 +201,17 @@ class Certificate(Record, kw_only=True):
             f" on {machine.gpu or machine.cpu}"
             for proof, figures, _, machine in proven
         )
+        tasks = "; ".join(
+            f"{_name(proof)} {task} {one.cosine_min:.7f} / {one.cosine_mean:.7f}"
+            for proof, figures, _, _ in proven
+            for task, one in figures.tasks.items()
+        )
         return "\n".join(
             [
                 f"{self.model} {self.precision}: {verdict}",
                 f"reference: {reference}; probe: {texts or 'none'}",
                 f"cosine, min / mean: {cosines or 'none'}",
+                *([f"other tasks, cosine, min / mean: {tasks}"] if tasks else []),
                 f"largest change by batch and order: {batches or 'none'}",
                 f"speed: {speeds or 'none'}",
             ]

@@ -246,6 +246,11 @@ class Manifest(Record, kw_only=True):
     files: dict[str, File]
 
     @property
+    def is_splade(self) -> bool:
+        """Whether the vector is weights, one for each token of the vocabulary."""
+        return self.sparse is not None and self.sparse.output == "embedding"
+
+    @property
     def tasks(self) -> tuple[Task, ...]:
         """What the bundle can be asked for."""
         has_tokens = "token_embeddings" in self.outputs
@@ -453,7 +458,7 @@ def _size_problems(manifest: Manifest) -> Iterator[str]:
 
 def _vector_problems(manifest: Manifest) -> Iterator[str]:
     """Yield sizes that do not chain: pooled token vectors through the heads to the native size."""
-    if manifest.sparse is not None and manifest.sparse.output == "embedding":
+    if manifest.is_splade:
         return
     if not manifest.pooling.modes:
         yield "pooling has no mode"

@@ -15,6 +15,7 @@ from embed_export.graph import OPSET, Graph, WeightsFile
 from embed_export.json_object import JsonObject
 from embed_export.pooler import write_outputs
 from embed_export.recipes import Recipe, mpnet, roberta
+from embed_export.token_heads import TokenHeads, write_token_outputs
 from embed_export.weights import Weights
 from embed_runtime.engines import Engine, LoadSpec, get_backend
 from embed_runtime.manifest import (
@@ -92,9 +93,11 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
                     positions=shape.positions,
                     max_tokens=shape.max_tokens,
                 )
+                states = RECIPES[recipe].backbone(graph, CONFIG, RandomWeights({}))
+                write_token_outputs(graph, states, hidden_size=HIDDEN_SIZE, heads=TokenHeads())
                 write_outputs(
                     graph,
-                    RECIPES[recipe].backbone(graph, CONFIG, RandomWeights({})),
+                    states,
                     hidden_size=HIDDEN_SIZE,
                     pooling=pooling,
                     heads=(),

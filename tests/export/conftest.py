@@ -54,6 +54,9 @@ class Maker:
         self.tensors[f"{name}.weight"] = self._normal(out_features, in_features)
         self.tensors[f"{name}.bias"] = self._normal(out_features)
 
+    def bias(self, name: str, size: int) -> None:
+        self.tensors[name] = self._normal(size)
+
     def norm(self, name: str) -> None:
         self.tensors[f"{name}.weight"] = 1 + self._normal(WIDTH) / 2
         self.tensors[f"{name}.bias"] = self._normal(WIDTH)
@@ -116,18 +119,21 @@ def _bert_head(maker: Maker, vocab_size: int) -> None:
     maker.linear("cls.predictions.transform.dense", WIDTH, WIDTH)
     maker.norm("cls.predictions.transform.LayerNorm")
     maker.table("cls.predictions.decoder", vocab_size)
+    maker.bias("cls.predictions.bias", vocab_size)
 
 
 def _roberta_head(maker: Maker, vocab_size: int) -> None:
     maker.linear("lm_head.dense", WIDTH, WIDTH)
     maker.norm("lm_head.layer_norm")
     maker.table("lm_head.decoder", vocab_size)
+    maker.bias("lm_head.bias", vocab_size)
 
 
 def _distilbert_head(maker: Maker, vocab_size: int) -> None:
     maker.linear("vocab_transform", WIDTH, WIDTH)
     maker.norm("vocab_layer_norm")
     maker.table("vocab_projector", vocab_size)
+    maker.bias("vocab_projector.bias", vocab_size)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from embed_export.errors import ExportError, UnsupportedModelError
 from embed_export.graph import Graph, Value
 from embed_export.json_object import JsonObject
 from embed_export.layers import Activation
+from embed_export.masked_lm import MaskedLm
 from embed_export.weights import Weights
 from embed_runtime.manifest import PoolingMode, Positions
 from embed_runtime.types import FloatArray, Precision
@@ -84,6 +85,8 @@ class Recipe:
         centers_cuts: See `Dimensions.center`.
         prefixes: What published names may start with, before the names `backbone` uses.
         unused: Patterns of weights that an embedding never needs.
+        masked_lm: The head that scores words, of which sparse vectors are made; None without one.
+        weighing_layer: Name of a layer that weighs tokens where it gives one value for each.
         precisions: What such a model can be exported in.
         precision_limit: Why not in the others.
         native_config: Turns config.json into that of transformers' own class for this model.
@@ -116,6 +119,8 @@ class Recipe:
     centers_cuts: bool = False
     prefixes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    masked_lm: MaskedLm | None = None
+    weighing_layer: str | None = None
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
     precision_limit: str = "its activations leave that range"
     native_config: Callable[[JsonObject], Mapping[str, object]] = _as_published

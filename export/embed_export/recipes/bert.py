@@ -13,6 +13,7 @@ from embed_export.layers import (
     read_linear,
     read_norm,
 )
+from embed_export.masked_lm import MaskedLm
 from embed_export.recipes import Recipe, Shape, head_size, read_activation, refuse
 from embed_export.weights import Weights
 from embed_runtime.manifest import Positions
@@ -101,15 +102,30 @@ def bert_layers(graph: Graph, config: JsonObject, weights: Weights, hidden_state
 
 
 RECIPE = Recipe(
-    architectures=("BertModel", "BertForMaskedLM", "BertForPreTraining"),
+    # The last is vLLM's name for the second with sparse vectors.
+    architectures=(
+        "BertModel",
+        "BertForMaskedLM",
+        "BertForPreTraining",
+        "BertSpladeSparseEmbeddingModel",
+    ),
     examples=(
         "sentence-transformers/all-MiniLM-L6-v2",
         "BAAI/bge-base-en-v1.5",
         "intfloat/e5-base-v2",
+        "naver/splade-v3",
     ),
     shape=bert_shape,
     backbone=bert_backbone,
     prefixes=("bert.",),
     matryoshka={"snowflake-arctic-embed-m-v1.5": (256,)},
+    masked_lm=MaskedLm(
+        dense="cls.predictions.transform.dense",
+        norm="cls.predictions.transform.LayerNorm",
+        decoder="cls.predictions.decoder",
+        bias="cls.predictions.bias",
+        activation=lambda config: read_activation(config, "hidden_act"),
+        epsilon=lambda config: config.find("layer_norm_eps", float, 1e-12),
+    ),
     unused=(r"pooler\..*", r"cls\..*", r"embeddings\.position_ids"),
 )

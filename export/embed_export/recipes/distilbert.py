@@ -11,6 +11,7 @@ from embed_export.layers import (
     read_linear,
     read_norm,
 )
+from embed_export.masked_lm import MaskedLm
 from embed_export.recipes import Recipe, Shape, head_size, read_activation
 from embed_export.weights import Weights
 from embed_runtime.manifest import Positions
@@ -75,5 +76,12 @@ RECIPE = Recipe(
     shape=distilbert_shape,
     backbone=distilbert_backbone,
     prefixes=("distilbert.",),
+    masked_lm=MaskedLm(
+        dense="vocab_transform",
+        norm="vocab_layer_norm",
+        decoder="vocab_projector",
+        activation=lambda config: read_activation(config, "activation"),
+        epsilon=lambda _: EPSILON,
+    ),
     unused=(r"vocab_(transform|layer_norm|projector)\..*", r"embeddings\.position_ids"),
 )

@@ -164,7 +164,8 @@ RECIPE = Recipe(
     shape=gte_shape,
     backbone=gte_backbone,
     prefixes=("new.",),
-    # The classifier of the multilingual model weighs words for sparse vectors.
+    # The multilingual model's gives one value; one that gives more is for another task.
+    weighing_layer="classifier",
     unused=(
         r"pooler\..*",
         r"lm_head\..*",

@@ -18,6 +18,7 @@ from embed_export.layers import (
 )
 from embed_export.recipes import Recipe, Shape, head_size, read_activation
 from embed_export.recipes.bert import bert_shape
+from embed_export.recipes.roberta import RECIPE as ROBERTA
 from embed_export.weights import Weights
 from embed_runtime.manifest import Positions
 from embed_runtime.types import FloatArray, IntArray
@@ -129,5 +130,6 @@ RECIPE = Recipe(
     backbone=mpnet_backbone,
     longest="max_position_embeddings - 2",
     prefixes=("mpnet.",),
+    masked_lm=ROBERTA.masked_lm,
     unused=(r"pooler\..*", r"lm_head\..*", r"embeddings\.position_ids"),
 )

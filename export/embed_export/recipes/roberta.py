@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from embed_export.errors import ExportError
 from embed_export.json_object import JsonObject
+from embed_export.masked_lm import MaskedLm
 from embed_export.recipes import Recipe, Shape
 from embed_export.recipes.bert import bert_backbone, bert_shape
 from embed_runtime.manifest import Positions
@@ -36,5 +37,14 @@ RECIPE = Recipe(
     backbone=bert_backbone,
     longest="max_position_embeddings - pad_token_id - 1",
     prefixes=("roberta.",),
+    masked_lm=MaskedLm(
+        dense="lm_head.dense",
+        norm="lm_head.layer_norm",
+        decoder="lm_head.decoder",
+        bias="lm_head.bias",
+        # Whatever the layers have (transformers, modeling_roberta.py).
+        activation=lambda _: "gelu",
+        epsilon=lambda config: config.find("layer_norm_eps", float, 1e-12),
+    ),
     unused=(r"pooler\..*", r"lm_head\..*", r"embeddings\.position_ids"),
 )

@@ -145,12 +145,12 @@ def _build(spec: BuildSpec) -> BuiltEngine:
 
 def _load(spec: LoadSpec) -> Engine:
     manifest = spec.manifest
-    head, sparse = manifest.token_head, manifest.sparse
+    head = manifest.token_head
     return DummyEngine(
         dimensions=manifest.dimensions.native,
         hidden_size=head.dimensions if head else manifest.hidden_size,
         normalize=manifest.normalize,
-        is_splade=sparse is not None and sparse.output == "embedding",
+        is_splade=manifest.is_splade,
     )
 
 

@@ -1,0 +1,276 @@
+"""bge-m3's heads beside an XLM-RoBERTa checkpoint: weights of words, vectors of tokens."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
+
+from embed_export import measure, token_heads
+from embed_export.config import ExportConfig
+from embed_export.errors import ExportError, ParityError
+from embed_export.export import export_bundle
+from embed_export.probe import SPARSE_NAMES, TOKENS_NAME
+from embed_export.source import read_source
+from embed_export.verify import TOLERANCES, verify_bundle
+from embed_runtime import BundleError, EmbedRequest, Runtime
+from embed_runtime.certificate import read_certificate
+from embed_runtime.types import FloatArray, Precision
+
+MakeCheckpoint = Callable[..., Path]
+Export = Callable[..., Path]
+Tensors = dict[str, FloatArray]
+
+WIDTH, VECTOR_WIDTH = 32, 12
+TEXTS = [
+    "a",
+    "the quick brown fox jumps over the lazy dog, the fox",
+    "",
+    "retrieval needs vectors that are right " * 9,
+    "Grüße aus München, 今日は良い天気です \U0001f642",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_long_timing() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "_PASS_SECONDS", 0.01)
+        patch.setattr(measure, "_MAX_SPEED_TEXTS", 4)
+        yield
+
+
+def make_heads(seed: int = 0) -> tuple[Tensors, Tensors]:
+    random = np.random.default_rng(seed)
+
+    def linear(out_features: int) -> Tensors:
+        return {
+            "weight": random.normal(0, 0.3, (out_features, WIDTH)).astype(np.float32),
+            "bias": random.normal(0, 0.3, out_features).astype(np.float32),
+        }
+
+    return linear(1), linear(VECTOR_WIDTH)
+
+
+def save(path: Path, tensors: Tensors) -> None:
+    if path.suffix == ".pt":
+        torch.save({name: torch.from_numpy(one) for name, one in tensors.items()}, path)
+    else:
+        save_file(tensors, path)
+
+
+@pytest.fixture(scope="module")
+def make_m3(make_checkpoint: MakeCheckpoint) -> Callable[..., Path]:
+    """Write an XLM-RoBERTa checkpoint with CLS pooling, and the two heads beside it."""
+
+    def make(suffix: str = ".pt") -> Path:
+        folder = make_checkpoint("xlm-roberta", pooling=["cls"], normalize=True)
+        weights, vectors = make_heads()
+        save(folder / f"sparse_linear{suffix}", weights)
+        save(folder / f"colbert_linear{suffix}", vectors)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """Exports a checkpoint for ONNX Runtime and returns the bundle."""
+
+    def export(checkpoint: Path, **options: Any) -> Path:
+        output = tmp_path_factory.mktemp("bundles") / "bundle"
+        options = {"engines": ("onnxruntime",), **options}
+        return export_bundle(ExportConfig(model=str(checkpoint), output=output, **options))[0]
+
+    return export
+
+
+def hidden_states(checkpoint: Path, row: list[int]) -> npt.NDArray[np.float64]:
+    """Run transformers' own model on one row of ids."""
+    library: Any = import_module("transformers")
+    model = library.AutoModel.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    with torch.inference_mode():
+        states = model(input_ids=torch.tensor([row])).last_hidden_state[0]
+    tokens: npt.NDArray[np.float64] = states.double().numpy()
+    return tokens
+
+
+def weigh(row: list[int], tokens: npt.NDArray[np.float64], head: Tensors) -> dict[int, float]:
+    """Weigh words as FlagEmbedding does: the largest weight of a token id, without the specials."""
+    found: dict[int, float] = {}
+    for token_id, token in zip(row, tokens, strict=True):
+        weight = float(token @ head["weight"][0] + head["bias"][0])
+        if weight > 0 and token_id not in (0, 1, 2, 3):
+            found[token_id] = max(weight, found.get(token_id, 0))
+    return found
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_all_three_outputs(
+    make_m3: Callable[..., Path], export: Export, load_original: Any, suffix: str
+) -> None:
+    checkpoint = make_m3(suffix)
+    weights, vectors = make_heads()
+    dense = load_original(checkpoint)(TEXTS, batch_size=1)
+    with Runtime(export(checkpoint)) as runtime:
+        assert runtime.manifest.tasks == ("embed", "token_embed", "sparse")
+        assert np.abs(runtime.embed(TEXTS) - dense).max() < 1e-5
+        rows = [
+            item.input_ids.tolist() for item in runtime.tokenizer.encode(EmbedRequest(inputs=TEXTS))
+        ]
+        sparse = runtime.encode(TEXTS, task="sparse")
+        tokens = runtime.encode(TEXTS, task="token_embed")
+        alone = [runtime.encode(text, task="token_embed")[0] for text in TEXTS]
+        backwards = runtime.encode(TEXTS[::-1], task="sparse")[::-1]
+    for index, row in enumerate(rows):
+        states = hidden_states(checkpoint, row)
+        expected = weigh(row, states, weights)
+        assert sparse[index].data == pytest.approx(expected, abs=1e-5)
+        assert backwards[index].data == pytest.approx(expected, abs=1e-5)
+        late = states[1:] @ vectors["weight"].T + vectors["bias"]
+        late /= np.linalg.norm(late, axis=1, keepdims=True)
+        assert tokens[index].data.shape == (len(row) - 1, VECTOR_WIDTH)
+        assert np.abs(tokens[index].data - late).max() < 1e-5
+        assert np.abs(alone[index].data - late).max() < 1e-5
+
+
+def test_both_dialects_give_them(make_m3: Callable[..., Path], export: Export) -> None:
+    bundle = export(make_m3())
+    session: Any = import_module("onnxruntime").InferenceSession(bundle / "graphs/padded.onnx")
+    rows = [[0, 9, 8, 7, 2], [0, 5, 2]]
+    feeds = {
+        "input_ids": np.array([rows[0], [*rows[1], 1, 1]]),
+        "attention_mask": np.array([[1] * 5, [1, 1, 1, 0, 0]]),
+    }
+    weights, vectors = session.run(["token_weights", "token_embeddings"], feeds)
+    assert (weights.shape, vectors.shape) == ((2, 5, 1), (2, 5, VECTOR_WIDTH))
+    with Runtime(bundle) as runtime:
+        outputs = runtime.encode(rows, task="token_embed", normalize=False)
+        sparse = runtime.encode(rows, task="sparse")
+    for index, row in enumerate(rows):
+        assert np.abs(vectors[index, 1 : len(row)] - outputs[index].data).max() < 1e-5
+        words = [number for number in range(len(row)) if row[number] > 3]
+        expected = {row[n]: float(weights[index, n, 0]) for n in words if weights[index, n, 0] > 0}
+        assert sparse[index].data == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_other_precisions(
+    make_m3: Callable[..., Path], export: Export, precision: Precision
+) -> None:
+    [proof] = read_certificate(export(make_m3(), precision=precision)).engines
+    assert proof.passed
+    assert proof.figures is not None
+    assert TOLERANCES[precision].task_cosine_min == (proof.limits and proof.limits.task_cosine_min)
+    for task in ("sparse", "token_embed"):
+        assert 0.99 < proof.figures.tasks[task].cosine_min < 1 - 1e-9
+
+
+@pytest.mark.parametrize("missing", ["sparse_linear", "colbert_linear"])
+def test_a_head_without_the_other(make_m3: Callable[..., Path], missing: str) -> None:
+    checkpoint = make_m3()
+    (checkpoint / f"{missing}.pt").unlink()
+    with pytest.raises(ExportError, match=rf"has no {missing}\.pt or {missing}\.safetensors"):
+        read_source(ExportConfig(model=str(checkpoint)))
+
+
+def test_vllms_name_asks_for_the_heads(make_checkpoint: MakeCheckpoint) -> None:
+    checkpoint = make_checkpoint("xlm-roberta")
+    override = {"architectures": ["BgeM3EmbeddingModel"]}
+    with pytest.raises(ExportError, match=r"has no sparse_linear\.pt"):
+        read_source(ExportConfig(model=str(checkpoint), hf_overrides=override))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("sparse_linear", {"weight": (2, WIDTH)}, "sparse_linear.pt has shape [2, 32]"),
+        ("sparse_linear", {"weight": (1, 8)}, "sparse_linear.pt has shape [1, 8]"),
+        ("colbert_linear", {"weight": (12, 33)}, "colbert_linear.pt has shape [12, 33]"),
+        ("colbert_linear", {"bias": (11,)}, "colbert_linear.pt has shape [11]"),
+        ("colbert_linear", {"weight": None}, "colbert_linear.pt has no matrix 'weight'"),
+        ("sparse_linear", {"extra": (1,)}, "sparse_linear.pt has 'extra'"),
+    ],
+)
+def test_heads_of_a_wrong_shape(
+    make_m3: Callable[..., Path],
+    export: Export,
+    name: str,
+    change: dict[str, tuple[int, ...] | None],
+    words: str,
+) -> None:
+    checkpoint = make_m3()
+    tensors = dict(zip(("sparse_linear", "colbert_linear"), make_heads(), strict=True))[name]
+    for key, shape in change.items():
+        tensors.pop(key, None)
+        if shape is not None:
+            tensors[key] = np.ones(shape, np.float32)
+    save(checkpoint / f"{name}.pt", tensors)
+    with pytest.raises(ExportError) as caught:
+        export(checkpoint)
+    assert words in str(caught.value)
+
+
+def test_a_head_that_is_code_is_not_run(make_m3: Callable[..., Path], tmp_path: Path) -> None:
+    class Code:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "ran",)
+
+    checkpoint = make_m3()
+    torch.save({"weight": Code()}, checkpoint / "sparse_linear.pt")
+    with pytest.raises(ExportError, match="holds more than tensors"):
+        read_source(ExportConfig(model=str(checkpoint)))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(("head", "words"), [("weights", "sparse: "), ("vectors", "token_embed: ")])
+def test_a_wrong_head_does_not_pass(
+    make_m3: Callable[..., Path],
+    export: Export,
+    monkeypatch: pytest.MonkeyPatch,
+    head: str,
+    words: str,
+) -> None:
+    other = dict(zip(("weights", "vectors"), make_heads(seed=1), strict=True))[head]
+    right = token_heads.write_token_outputs
+
+    def wrong(graph: Any, states: str, *, hidden_size: int, heads: Any) -> None:
+        layer = replace(getattr(heads, head), weight=lambda: other["weight"])
+        right(graph, states, hidden_size=hidden_size, heads=replace(heads, **{head: layer}))
+
+    monkeypatch.setattr("embed_export.dialects.write_token_outputs", wrong)
+    with pytest.raises(ParityError, match=words):
+        export(make_m3())
+
+
+class TestCertificate:
+    def test_it_covers_every_task_and_verify_repeats_it(
+        self, make_m3: Callable[..., Path], export: Export
+    ) -> None:
+        bundle = export(make_m3())
+        for certificate in (read_certificate(bundle), verify_bundle(bundle)):
+            [proof] = certificate.engines
+            assert proof.passed
+            assert proof.figures is not None
+            assert set(proof.figures.tasks) == {"token_embed", "sparse"}
+            assert min(one.cosine_min for one in proof.figures.tasks.values()) > 0.99999
+            assert 100 < proof.figures.tasks["token_embed"].num_vectors <= 512
+        assert (bundle / TOKENS_NAME).stat().st_size < 512 * VECTOR_WIDTH * 4 + 1000
+
+    @pytest.mark.parametrize("name", [TOKENS_NAME, *SPARSE_NAMES])
+    def test_a_reference_that_is_gone(
+        self, make_m3: Callable[..., Path], export: Export, name: str
+    ) -> None:
+        bundle = export(make_m3())
+        path = bundle / "manifest.json"
+        manifest = json.loads(path.read_text())
+        del manifest["files"][name]
+        path.write_text(json.dumps(manifest))
+        with pytest.raises(BundleError, match=name):
+            verify_bundle(bundle)
