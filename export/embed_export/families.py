@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from embed_export.recipes import Recipe, recipes
+from embed_export.token_heads import BGE_M3
 
 _PAGE = """\
 # Supported families
@@ -29,6 +30,7 @@ def _further(recipe: Recipe) -> str:
         "prompts where no file has them": bool(recipe.prompts),
         "sparse vectors with a masked language model's head": recipe.masked_lm is not None,
         "sparse vectors with a head on tokens": recipe.weighing_layer is not None,
+        "the three outputs of bge-m3": BGE_M3 in recipe.architectures,
         f"Matryoshka sizes of {', '.join(recipe.matryoshka)}": bool(recipe.matryoshka),
     }
     return "; ".join(words for words, is_there in found.items() if is_there)
