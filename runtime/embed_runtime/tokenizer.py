@@ -63,6 +63,23 @@ class _Frame:
         return ids[: self.limit] if self.truncate == "END" else ids[-self.limit :]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """One token of a text.
+
+    Attributes:
+        id: Its number in the vocabulary.
+        text: What it stands for: a part of the text, or a special token's own name.
+        start: Its first character in the text; None for the special tokens around the text.
+        stop: The character behind its last; None like `start`.
+    """
+
+    id: int
+    text: str
+    start: int | None = None
+    stop: int | None = None
+
+
 class Tokenizer:
     """A bundle's tokenizer. Any number of threads may use it at once.
 
@@ -214,14 +231,35 @@ class Tokenizer:
                 break
         return text
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Give the text of ids, special tokens included.
+    def locate(self, text: str, *, add_special_tokens: bool = True, index: int = 0) -> list[Token]:
+        """Give the tokens of one whole text and where in it they are; nothing is cut.
+
+        Raises:
+            InputError: The text is not Unicode; the message says it is input `index`.
+        """
+        self._check_text(text, index)
+        # The slower call, because only it tells where in the text a token came from.
+        encoding = self._library.encode_batch([text], add_special_tokens=False)[0]
+        tokens = [
+            Token(id=one, text=text[start:stop], start=start, stop=stop)
+            for one, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True)
+        ]
+        if not add_special_tokens:
+            return tokens
+        first, last = (
+            [Token(id=one, text=self._library.id_to_token(one) or "") for one in ids]
+            for ids in (self._first, self._last)
+        )
+        return [*first, *tokens, *last]
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """Give the text of ids.
 
         Raises:
             InputError: An id is outside the vocabulary.
         """
         self._check_vocabulary(ids)
-        return self._library.decode(ids, skip_special_tokens=False)
+        return self._library.decode(ids, skip_special_tokens=skip_special_tokens)
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         """Give the vocabulary's entry for each id; an empty text where it has none.

@@ -1,7 +1,7 @@
 """`Endpoint`: a documented route that reads its own body."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
@@ -11,15 +11,13 @@ from starlette.responses import Response
 from embed_server.errors import (
     TEI,
     BodyTooLargeError,
-    Dialect,
     DisconnectedError,
     SchemaError,
 )
-from embed_server.protocol.parsing import parse_body
+from embed_server.protocol.parsing import TeiBody, choose_model, parse_body
 from embed_server.protocol.shared import ErrorBody
 from embed_server.service import service_of
 
-BodyT = TypeVar("BodyT", bound=BaseModel)
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -39,37 +37,44 @@ class Endpoint(APIRoute):
     """FastAPI documents it; its requests skip dependency injection and a second parse.
 
     The function takes the request and, where it needs one, the parsed `body`, whose annotation
-    says what it is.
-
-    Attributes:
-        dialect: In which its failures are told; None for the server's.
+    says what it is. It may be one of several models, `First | TeiBody`: the later ones say by
+    which field of a body they are known. Failures are told in the dialect of the model.
     """
-
-    dialect: ClassVar[Dialect | None] = None
 
     def get_route_handler(self) -> Handler:
         """Return what runs for each request."""
         endpoint = self.endpoint
-        model = get_type_hints(endpoint).get("body")
-        if model is None:
+        body = get_type_hints(endpoint).get("body")
+        if body is None:
             return endpoint
+        models: tuple[type[BaseModel], ...] = get_args(body) or (body,)
 
         async def read_and_answer(request: Request) -> Response:
-            if self.dialect is not None:
-                request.state.dialect = self.dialect
-            response: Response = await endpoint(request, await _read(request, model))
+            _speak_as(models[0], request)
+            content = await read_body(request)
+            model = models[0]
+            if len(models) > 1:
+                model = choose_model(models, content)
+                _speak_as(model, request)
+            response: Response = await endpoint(request, parse_body(model, content))
             return response
 
         return read_and_answer
 
 
-class TeiEndpoint(Endpoint):
-    """An endpoint of text-embeddings-inference's API."""
+def _speak_as(model: type[BaseModel], request: Request) -> None:
+    if issubclass(model, TeiBody):
+        request.state.dialect = TEI
 
-    dialect = TEI
 
+async def read_body(request: Request) -> bytes:
+    """Read a JSON body, as far as it may be read.
 
-async def _read(request: Request, model: type[BodyT]) -> BodyT:
+    Raises:
+        SchemaError: It is said to be something else.
+        BodyTooLargeError: It is larger than the server takes.
+        DisconnectedError: The client left before its end.
+    """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise SchemaError(f"Content-Type must be application/json, not {media_type[:100]!r}")
@@ -84,4 +89,4 @@ async def _read(request: Request, model: type[BodyT]) -> BodyT:
                 raise BodyTooLargeError(f"the body is larger than {max_body_bytes} bytes; split it")
     except ClientDisconnect as error:
         raise DisconnectedError("the client left before its request was complete") from error
-    return parse_body(model, b"".join(chunks))
+    return b"".join(chunks)

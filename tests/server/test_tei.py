@@ -129,6 +129,9 @@ def test_embed_sparse_gives_weights_of_tokens(sparse_runtime: Runtime) -> None:
         ("/embed_sparse", {"inputs": "a"}, 422, "sparse"),
         ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, 422, "sentences"),
         ("/similarity", {"inputs": "a"}, 422, "inputs"),
+        ("/decode", {"ids": [10**6]}, 422, "1000000 is outside"),
+        ("/decode", {"ids": ["a"]}, 422, "ids"),
+        ("/decode", {"ids": []}, 422, "ids"),
         ("/", {"inputs": LONG}, 413, "maximum context length is 64 tokens"),
     ],
 )
@@ -200,6 +203,14 @@ def test_info_tells_what_this_apis_clients_read(
         "docker_label": None,
     }
     assert {name: answer[name] for name in told} == told
+
+
+def test_decode_gives_texts(client: TestClient, runtime: Runtime) -> None:
+    ids = runtime.tokenizer.encode_text("the model")
+    assert post(client, "/decode", ids=ids) == ["the model"]
+    assert post(client, "/decode", ids=[ids, ids[:2]]) == ["the model", "the"]
+    with_special = post(client, "/decode", ids=ids, skip_special_tokens=False)
+    assert with_special == ["[CLS] the model [SEP]"]
 
 
 def test_hugging_faces_client(start_server: Any, dummy_bundle: Callable[..., Path]) -> None:

@@ -1,7 +1,8 @@
 """From a raw body to a request model, or to the one error that names the field at fault."""
 
 import reprlib
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeGuard, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -12,6 +13,31 @@ from embed_server.errors import SchemaError
 MAX_ERRORS_SHOWN = 10
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class TeiBody(BaseModel):
+    """A body of text-embeddings-inference's API.
+
+    Attributes:
+        known_by: Where its path is another API's too: the field that only it has, and the one
+            that only the other has.
+    """
+
+    known_by: ClassVar[tuple[str, str] | None] = None
+
+
+def choose_model(models: Sequence[type[BaseModel]], body: bytes) -> type[BaseModel]:
+    """Find out which of the models a body is meant to be; the first one unless it tells another."""
+    try:
+        document: Any = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return models[0]
+    for model in models[1:]:
+        if issubclass(model, TeiBody) and model.known_by is not None and isinstance(document, dict):
+            own, others = model.known_by
+            if own in document and others not in document:
+                return model
+    return models[0]
 
 
 def parse_body(model: type[ModelT], body: bytes) -> ModelT:
@@ -41,6 +67,11 @@ def to_schema_error(error: ValidationError, path: str) -> SchemaError:
     lines = [_describe(detail, path) for detail in details[:MAX_ERRORS_SHOWN]]
     heading = f"{len(details)} validation error{'s' if len(details) > 1 else ''}:"
     return SchemaError("\n  ".join([heading, *lines]), param=_path(details[0], path))
+
+
+def is_list(value: object) -> TypeGuard[list[Any]]:
+    """Tell whether a value is a list; of what is still open."""
+    return isinstance(value, list)
 
 
 def _json_error_offset(body: bytes) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import Annotated, Any, Literal, TypeAlias, TypeGuard
+from typing import Annotated, Any, Literal, TypeAlias
 
 import orjson
 from pydantic import (
@@ -17,20 +17,15 @@ from pydantic import (
 )
 
 from embed_runtime.types import EmbedRequest, EmbedResult, Task, Truncate
+from embed_server.protocol.parsing import TeiBody, is_list
 
 Direction: TypeAlias = Literal["Left", "Right", "left", "right"]
 
 
 def _to_list(value: object) -> object:
     """Make a list of a single input; what else it may be is checked as a list."""
-    is_one = isinstance(value, str) or (
-        _is_list(value) and isinstance(next(iter(value), None), int)
-    )
+    is_one = isinstance(value, str) or (is_list(value) and isinstance(next(iter(value), None), int))
     return [value] if is_one else value
-
-
-def _is_list(value: object) -> TypeGuard[list[Any]]:
-    return isinstance(value, list)
 
 
 _ONE: dict[str, Any] = {
@@ -50,7 +45,7 @@ PROMPT_NAME = Field(
 )
 
 
-class Truncating(BaseModel):
+class Truncating(TeiBody):
     """What every request says of overlong texts. Unknown fields are ignored."""
 
     truncate: bool | None = Field(
@@ -112,7 +107,7 @@ class SimilarityParameters(Truncating):
     prompt_name: str | None = PROMPT_NAME
 
 
-class SimilarityBody(BaseModel):
+class SimilarityBody(TeiBody):
     """Of `/similarity`."""
 
     inputs: SimilarityInputs

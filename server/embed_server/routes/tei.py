@@ -1,5 +1,9 @@
-"""`POST /embed`, `/embed_all`, `/embed_sparse`, `/similarity`, `/`: text-embeddings-inference's."""
+"""`POST /embed`, `/`, `/embed_all`, `/embed_sparse`, `/similarity`, `/decode`.
 
+The endpoints of text-embeddings-inference that have a path of their own.
+"""
+
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embed_runtime.types import EmbedRequest, EmbedResult
-from embed_server.endpoint import TeiEndpoint
+from embed_server.endpoint import Endpoint
 from embed_server.protocol.tei import (
     SimilarityBody,
     SparseVectors,
@@ -22,9 +26,10 @@ from embed_server.protocol.tei import (
     encode_token_vectors,
     encode_vectors,
 )
+from embed_server.protocol.tei_tokens import DecodeBody, encode_texts
 from embed_server.service import service_of
 
-router = APIRouter(route_class=TeiEndpoint, tags=["text-embeddings-inference"])
+router = APIRouter(route_class=Endpoint, tags=["text-embeddings-inference"])
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"description": 'No valid key: {"error": "Unauthorized"}'},
@@ -72,6 +77,14 @@ async def root(request: Request, body: TeiVectorBody) -> Response:
     if sparse is None or sparse.output != "embedding":
         return await embed(request, body)
     return await _answer(request, body.model, body.to_request("sparse"), encode_sparse)
+
+
+@router.post("/decode", response_model=list[str], responses=ERRORS)
+async def decode(request: Request, body: DecodeBody) -> Response:
+    """Turn token ids into text."""
+    tokenizer = service_of(request).find_model(body.model).runtime.tokenizer
+    content = await asyncio.to_thread(encode_texts, body, tokenizer)
+    return Response(content, media_type="application/json")
 
 
 async def _answer(

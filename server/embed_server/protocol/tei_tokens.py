@@ -1,0 +1,110 @@
+"""`/tokenize` and `/decode` as text-embeddings-inference has them."""
+
+from typing import Annotated, Any, TypeAlias
+
+import orjson
+from pydantic import BaseModel, BeforeValidator, Field, StrictInt, StrictStr, WithJsonSchema
+
+from embed_runtime.tokenizer import Tokenizer
+from embed_server.protocol.parsing import TeiBody, is_list
+from embed_server.protocol.tei import MODEL, PROMPT_NAME
+
+_TEXT: dict[str, Any] = {"type": "string"}
+_IDS: dict[str, Any] = {"type": "array", "items": {"type": "integer"}}
+
+
+def _one_text_to_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _one_row_to_list(value: object) -> object:
+    is_row = is_list(value) and bool(value) and not any(map(is_list, value))
+    return [value] if is_row else value
+
+
+Texts: TypeAlias = Annotated[
+    list[StrictStr],
+    BeforeValidator(_one_text_to_list),
+    Field(min_length=1),
+    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}),
+]
+Rows: TypeAlias = Annotated[
+    list[list[StrictInt]],
+    BeforeValidator(_one_row_to_list),
+    Field(min_length=1),
+    WithJsonSchema({"anyOf": [_IDS, {"type": "array", "items": _IDS}]}),
+]
+
+
+class TeiTokenizeBody(TeiBody):
+    """Of `/tokenize`: known by `inputs`, where vLLM's has `prompt` or `messages`."""
+
+    known_by = ("inputs", "prompt")
+
+    inputs: Texts
+    add_special_tokens: bool = Field(
+        default=True, description="Whether texts get the tokenizer's first and last tokens."
+    )
+    prompt_name: str | None = PROMPT_NAME
+    model: str | None = MODEL
+
+
+class DecodeBody(TeiBody):
+    """Of `/decode`."""
+
+    ids: Rows
+    skip_special_tokens: bool = Field(
+        default=True, description="Whether special tokens are left out of the text."
+    )
+    model: str | None = MODEL
+
+
+class SimpleToken(BaseModel):
+    """One token; special ones stand nowhere in the text."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
+TokenLists: TypeAlias = list[list[SimpleToken]]
+
+
+def encode_tokens(body: TeiTokenizeBody, tokenizer: Tokenizer, prompt: str) -> bytes:
+    """Write `TokenLists`.
+
+    Raises:
+        InputError: A text is not Unicode.
+    """
+    rows = [
+        tokenizer.locate(prompt + text, add_special_tokens=body.add_special_tokens, index=index)
+        for index, text in enumerate(body.inputs)
+    ]
+    return orjson.dumps(
+        [
+            [
+                {
+                    "id": token.id,
+                    "text": token.text,
+                    "special": token.start is None,
+                    "start": token.start,
+                    "stop": token.stop,
+                }
+                for token in row
+            ]
+            for row in rows
+        ]
+    )
+
+
+def encode_texts(body: DecodeBody, tokenizer: Tokenizer) -> bytes:
+    """Write the texts of ids.
+
+    Raises:
+        InputError: An id is outside the vocabulary.
+    """
+    return orjson.dumps(
+        [tokenizer.decode(row, skip_special_tokens=body.skip_special_tokens) for row in body.ids]
+    )
