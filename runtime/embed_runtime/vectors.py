@@ -1,6 +1,5 @@
 """What is done to vectors after the model, and how they look as bytes. Pure numpy."""
 
-import binascii
 import sys
 from typing import Literal, TypeAlias
 
@@ -56,22 +55,6 @@ def to_bytes(
     if endianness not in ("native", sys.byteorder):
         values = values.byteswap()
     return np.ascontiguousarray(values).view(np.uint8)
-
-
-def to_base64(
-    vectors: FloatArray, *, dtype: EmbedDtype = "float32", endianness: Endianness = "little"
-) -> list[str]:
-    """Write each vector as base64 of its bytes: standard alphabet, padded, no header.
-
-    The defaults are what clients of the OpenAI and Cohere APIs decode.
-
-    Args:
-        vectors: [N, D] float32.
-        dtype: As in `to_bytes`.
-        endianness: As in `to_bytes`.
-    """
-    rows = to_bytes(vectors, dtype=dtype, endianness=endianness)
-    return [binascii.b2a_base64(row, newline=False).decode("ascii") for row in rows]
 
 
 def to_ubinary(vectors: FloatArray) -> ByteArray:

@@ -12,7 +12,8 @@ from embed_runtime.errors import InputError
 from embed_runtime.manifest import Manifest
 from embed_runtime.scoring import SIDES
 from embed_runtime.types import EmbedRequest, EmbedResult, FloatArray, Truncate
-from embed_runtime.vectors import to_base64, to_binary, to_ubinary
+from embed_runtime.vectors import to_binary, to_ubinary
+from embed_server.protocol.base64 import to_base64
 from embed_server.protocol.shared import check_limit
 
 EmbeddingType: TypeAlias = Literal["float", "base64", "binary", "ubinary"]

@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from embed_runtime.types import EmbedResult, FloatArray, IntArray, Task
-from embed_runtime.vectors import ByteArray, EmbedDtype, Endianness, to_base64, to_bytes
+from embed_runtime.vectors import ByteArray, EmbedDtype, Endianness, to_bytes
+from embed_server.protocol.base64 import to_base64
 
 EncodingFormat: TypeAlias = Literal["float", "base64", "bytes", "bytes_only"]
 
