@@ -1,10 +1,12 @@
-"""Fixtures every area may use: bundles that need no model."""
+"""Fixtures every area may use: bundles that need no model, and exports that must be refused."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
+import numpy as np
 import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
@@ -175,3 +177,88 @@ def load_original() -> Callable[[Path], Callable[..., FloatArray]]:
         return cast("Callable[..., FloatArray]", encode)
 
     return load
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """Runs an export that must be refused; gives the one line that says why.
+
+    `refused(checkpoint, "--fp16")`: exit code 2, nothing else on stderr, nothing written, no file
+    of the checkpoint run.
+    """
+    from embed_export import source
+    from embed_export.cli import main
+
+    # Takes longer than all the rest; tests of tokenizers are elsewhere.
+    monkeypatch.setattr(source, "prove_tokenizer", lambda *_: None)
+
+    def refused(checkpoint: Path, *flags: str) -> str:
+        place = tmp_path / "place"
+        place.mkdir(exist_ok=True)
+        witness = tmp_path / "code-of-the-repository-ran"
+        for name in ("modeling", "configuration", "custom_st", "tokenization"):
+            code = f"open({str(witness)!r}, 'w').close()\n"
+            (checkpoint / f"{name}.py").write_text(code, encoding="utf-8")
+        capsys.readouterr()
+        output = ("-o", str(place / "bundle"), "--engine", "onnxruntime")
+        assert main([str(checkpoint), *output, *flags]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert lines[0].startswith("error: ")
+        assert not [*place.iterdir()]
+        assert not witness.exists()
+        return lines[0]
+
+    return refused
+
+
+@pytest.fixture(params=["missing", "renamed", "misshapen", "integers", "float64", "infinite"])
+def damage(request: pytest.FixtureRequest) -> Callable[[Path], str]:
+    """Damages one matrix of a checkpoint; gives what of its name every error must say."""
+    from safetensors.numpy import load_file, save_file
+
+    def damage(checkpoint: Path) -> str:
+        file = checkpoint / "model.safetensors"
+        tensors = load_file(file)
+        name = next(one for one in sorted(tensors) if "layer" in one and tensors[one].ndim == 2)
+        tensor = tensors.pop(name)
+        match request.param:
+            case "renamed":
+                tensors[f"{name}_v2"] = tensor
+            case "misshapen":
+                tensors[name] = np.vstack([tensor, tensor])
+            case "integers":
+                tensors[name] = tensor.astype(np.int32)
+            case "float64":
+                tensors[name] = tensor.astype(np.float64)
+            case "infinite":
+                tensors[name] = np.full_like(tensor, np.inf)
+            case _:
+                pass
+        save_file(tensors, file, metadata={"format": "pt"})
+        return name[name.index("layer") :]
+
+    return damage
+
+
+@pytest.fixture(params=["more layers", "fewer layers", "width", "inner width", "vocabulary"])
+def contradiction(request: pytest.FixtureRequest) -> Callable[[Path], None]:
+    """Has config.json say another size than the weights have."""
+    keys, change = {
+        "more layers": (("num_hidden_layers", "n_layers", "n_layer"), 1),
+        "fewer layers": (("num_hidden_layers", "n_layers", "n_layer"), -1),
+        "width": (("hidden_size", "dim", "n_embd"), 32),
+        "inner width": (("intermediate_size", "hidden_dim", "n_inner"), 8),
+        "vocabulary": (("vocab_size",), 8),
+    }[request.param]
+
+    def contradict(checkpoint: Path) -> None:
+        path = checkpoint / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        key = next(one for one in keys if one in config)
+        config[key] += change
+        path.write_text(json.dumps(config), encoding="utf-8")
+
+    return contradict

@@ -28,7 +28,10 @@ class Steps(Protocol):
 
 
 class PlainSteps:
-    """One line a step, with its seconds: for logs, and where `rich` is not installed."""
+    """One line a step, with its seconds: for logs, and where `rich` is not installed.
+
+    The lines go to standard output: a script finds nothing but the error on standard error.
+    """
 
     @contextmanager
     def step(self, title: str) -> Generator[Advance, None, None]:
@@ -39,7 +42,7 @@ class PlainSteps:
 
     def note(self, line: str) -> None:
         """Print a line."""
-        print(line, file=sys.stderr)
+        print(line, flush=True)
 
 
 class QuietSteps:

@@ -809,6 +809,28 @@ def test_what_would_go_wrong_is_refused_by_name(
         make(name, **config).source()
 
 
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_a_damaged_weight_is_named(
+    make: Make, damage: Callable[[Path], str], refused: Callable[..., str], name: str
+) -> None:
+    folder = make(name).folder
+    assert damage(folder) in refused(folder)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_a_config_of_another_size_is_refused(
+    make: Make, contradiction: Callable[[Path], None], refused: Callable[..., str], name: str
+) -> None:
+    folder = make(name).folder
+    contradiction(folder)
+    line = refused(folder)
+    assert "config.json" in line or "missing" in line
+
+
+def test_logn_attention_is_refused(make: Make, refused: Callable[..., str]) -> None:
+    assert "logn_attention_scale" in refused(make("new", logn_attention_scale=True).folder)
+
+
 @pytest.mark.parametrize(
     ("name", "config", "native"),
     [
