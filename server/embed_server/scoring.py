@@ -54,7 +54,7 @@ async def score_pairs(
             own_prompts=service.config.compat is None,
         )
         works.append(work)
-    with naming_the_remedy():
+    with naming_the_remedy(fields.remedy):
         results = await service.embed_several(request, model, works)
     left, right = results
     return score_results(left, right, model.manifest, fields.task), results

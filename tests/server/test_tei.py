@@ -115,7 +115,10 @@ def test_embed_sparse_gives_weights_of_tokens(sparse_runtime: Runtime) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "status", "words"),
     [
-        ("/embed", {"inputs": LONG}, 413, "maximum context length is 64 tokens"),
+        ("/embed", {"inputs": LONG}, 413, "in this API: truncate=true"),
+        ("/rerank", {"query": "a", "texts": [LONG]}, 413, "in this API: truncate=true"),
+        ("/rerank", {"query": 1, "texts": ["a"]}, 422, "query"),
+        ("/rerank", {"query": "a", "texts": []}, 422, "texts"),
         ("/embed_all", {"inputs": [LONG]}, 413, "maximum context length is 64 tokens"),
         ("/embed", {"inputs": ["a", "b", "c"]}, 413, "max_request_inputs=2"),
         ("/embed", {"inputs": []}, 422, "inputs"),
@@ -203,6 +206,22 @@ def test_info_tells_what_this_apis_clients_read(
         "docker_label": None,
     }
     assert {name: answer[name] for name in told} == told
+
+
+def test_rerank_knows_this_api_by_its_texts(client: TestClient, runtime: Runtime) -> None:
+    texts = ["about words", "the model", "search"]
+    scores = runtime.score("the model", texts)
+    order = np.argsort(-scores).tolist()
+    ranks = post(client, "/rerank", query="the model", texts=texts, raw_scores=True)
+    assert [rank["index"] for rank in ranks] == order
+    assert np.allclose([rank["score"] for rank in ranks], scores[order], atol=1e-6)
+    assert all(set(rank) == {"index", "score"} for rank in ranks)
+    named = post(client, "/rerank", query="the model", texts=texts, return_text=True)
+    assert [rank["text"] for rank in named] == [texts[index] for index in order]
+    others = post(client, "/rerank", query="the model", documents=texts, texts=["ignored"])
+    assert [result["index"] for result in others["results"]] == order
+    cut = post(client, "/rerank", query="the", texts=[LONG], truncate=True)
+    assert np.allclose(cut[0]["score"], runtime.score("the", [LONG]), atol=1e-6)
 
 
 def test_decode_gives_texts(client: TestClient, runtime: Runtime) -> None:

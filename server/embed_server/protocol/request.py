@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
@@ -16,7 +16,13 @@ _MAX_PRIORITY = 2**63 - 1
 
 
 class RequestFields(BaseModel):
-    """Unknown fields are ignored, as OpenAI-compatible servers do."""
+    """Unknown fields are ignored, as OpenAI-compatible servers do.
+
+    Attributes:
+        remedy: What cuts overlong inputs in this API, for error messages.
+    """
+
+    remedy: ClassVar[str] = "truncate_prompt_tokens=-1"
 
     model: str | None = Field(None, description="A served model name; empty for the only model.")
     user: str | None = Field(None, description="Ignored.")
@@ -92,7 +98,7 @@ class RequestFields(BaseModel):
 
 
 @contextmanager
-def naming_the_remedy() -> Generator[None]:
+def naming_the_remedy(remedy: str) -> Generator[None]:
     """Tell whoever sent an overlong input which field of this API cuts it."""
     try:
         yield
@@ -100,7 +106,7 @@ def naming_the_remedy() -> Generator[None]:
         if error.index is None:  # all of them together: cutting does not help
             raise
         raise InputTooLongError(
-            f"{error}; in this API: truncate_prompt_tokens=-1",
+            f"{error}; in this API: {remedy}",
             param=error.param,
             index=error.index,
         ) from error

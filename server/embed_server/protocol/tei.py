@@ -39,6 +39,9 @@ Inputs: TypeAlias = Annotated[
     WithJsonSchema({"anyOf": [*_ONE["anyOf"], {"type": "array", "items": _ONE}]}),
 ]
 
+# What cuts overlong inputs in this API, for error messages.
+REMEDY = "truncate=true"
+
 MODEL = Field(None, description="Extension: a served model name; empty for the only model.")
 PROMPT_NAME = Field(
     None, description="Name of the model's prompt to put in front of every text; by default its own"

@@ -19,7 +19,7 @@ async def pooling(request: Request, body: PoolingRequest) -> Response:
     service = service_of(request)
     model = service.find_model(body.model)
     body.check()
-    with naming_the_remedy():
+    with naming_the_remedy(body.remedy):
         work = body.to_request(model.manifest, await service.render(model, body))
         result = await service.embed(request, model, work)
     name = answer_id(request, "pooling", body.request_id)

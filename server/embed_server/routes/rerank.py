@@ -8,14 +8,27 @@ from embed_runtime.types import Truncate
 from embed_server.answers import json_response
 from embed_server.endpoint import ERRORS, Endpoint
 from embed_server.protocol.score import RerankRequest, RerankResponse, encode_ranking, to_texts
+from embed_server.protocol.tei_rank import Rank, TeiRerankBody, encode_ranks
 from embed_server.scoring import score_pairs
 from embed_server.service import answer_id, service_of
 
 router = APIRouter(route_class=Endpoint, tags=["rank"])
 
 
+@router.post("/rerank", response_model=RerankResponse | list[Rank], responses=ERRORS)
+async def rerank_either(request: Request, body: RerankRequest | TeiRerankBody) -> Response:
+    """Rank documents in vLLM's way, or `texts` in text-embeddings-inference's."""
+    if isinstance(body, RerankRequest):
+        return await rerank(request, body)
+    model = service_of(request).find_model(body.model)
+    fields = body.to_rerank_request()
+    scores, _ = await score_pairs(
+        request, model, fields, [body.query], body.texts, truncate=body.cut
+    )
+    return json_response(encode_ranks(body, scores))
+
+
 @router.post("/v1/rerank", response_model=RerankResponse, responses=ERRORS)
-@router.post("/rerank", response_model=RerankResponse, responses=ERRORS)
 async def rerank(request: Request, body: RerankRequest) -> Response:
     """Rank documents by their vectors' similarity with the query's; overlong ones are an error."""
     return await _rank(request, body, truncate="NONE")

@@ -13,7 +13,9 @@ from starlette.responses import Response
 
 from embed_runtime.types import EmbedRequest, EmbedResult
 from embed_server.endpoint import Endpoint
+from embed_server.protocol.request import naming_the_remedy
 from embed_server.protocol.tei import (
+    REMEDY,
     SimilarityBody,
     SparseVectors,
     TeiEmbedBody,
@@ -94,7 +96,8 @@ async def _answer(
     encode: Callable[[EmbedResult], bytes],
 ) -> Response:
     service = service_of(request)
-    result = await service.embed(request, service.find_model(name), work)
+    with naming_the_remedy(REMEDY):
+        result = await service.embed(request, service.find_model(name), work)
     return Response(
         encode(result),
         headers={"x-compute-tokens": str(int(result.num_tokens.sum()))},
