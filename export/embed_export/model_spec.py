@@ -52,12 +52,24 @@ class ModelSpec:
 
 
 def settle(
-    config: ExportConfig, checkpoint: Checkpoint, recipe: Recipe, tokenizer: ResolvedTokenizer
+    config: ExportConfig,
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    tokenizer: ResolvedTokenizer,
+    *,
+    shape: Shape,
 ) -> ModelSpec:
     """Decide every setting.
 
     Without Sentence-Transformers files the architecture's pooling is used and vectors are
     normalized, as vLLM does.
+
+    Args:
+        config: What the user asked for.
+        checkpoint: The files.
+        recipe: What is special about the architecture.
+        tokenizer: Resolved.
+        shape: What the recipe read of config.json.
 
     Raises:
         UnsupportedModelError: The files ask for something no graph computes.
@@ -65,7 +77,6 @@ def settle(
     """
     files = checkpoint.sentence_transformers
     modules = files.modules
-    shape = recipe.shape(checkpoint.config)
     if modules.token_dimensions not in (None, shape.hidden_size):
         raise ExportError(
             f"the pooling module expects tokens of {modules.token_dimensions} values, config.json"

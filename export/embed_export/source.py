@@ -58,6 +58,8 @@ def read_source(config: ExportConfig) -> Source:
             f"{checkpoint.architecture} cannot be exported in {config.precision}:"
             f" {recipe.precision_limit}; use one of --{', --'.join(recipe.precisions)}"
         )
+    # Ahead of the tokenizer's library, which stumbles over a wrong config.json in its own words.
+    shape = recipe.shape(checkpoint.config)
     tokenizer = resolve_tokenizer(checkpoint)
     prove_tokenizer(tokenizer, checkpoint)
     return Source(
@@ -65,7 +67,7 @@ def read_source(config: ExportConfig) -> Source:
         checkpoint=checkpoint,
         recipe=recipe,
         tokenizer=tokenizer,
-        spec=settle(config, checkpoint, recipe, tokenizer),
+        spec=settle(config, checkpoint, recipe, tokenizer, shape=shape),
     )
 
 
