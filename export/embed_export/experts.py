@@ -29,7 +29,9 @@ def _forward(
 ) -> torch.Tensor:
     """Compute [T, H] from [T, H] tokens and the [T, k] experts they chose, with their shares."""
     first = "gate_up_proj" if experts.has_gate else "up_proj"
-    inner = _linear(experts, first, hidden_states.unsqueeze(0))
+    # Written out: OpenVINO does not broadcast in front of constant matrices.
+    rows = hidden_states.expand(experts.num_experts, -1, -1)
+    inner = _linear(experts, first, rows)
     # A family may have a gate of its own under this name; it is the interface's, if not public.
     inner = experts._apply_gate(inner) if experts.has_gate else experts.act_fn(inner)  # noqa: SLF001
     outer = _linear(experts, "down_proj", inner)
@@ -42,7 +44,7 @@ def _forward(
 
 
 def _linear(experts: Any, name: str, values: torch.Tensor) -> torch.Tensor:
-    """Apply the linear layer of each expert to [E or 1, T, N]."""
+    """Apply the linear layer of each expert to its [T, N] of [E, T, N]."""
     weight: torch.Tensor = getattr(experts, name)
     product = values @ (weight if experts.is_transposed else weight.transpose(1, 2))
     if not experts.has_bias:

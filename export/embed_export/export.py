@@ -30,6 +30,7 @@ from embed_runtime.manifest import (
     EngineEntry,
     Manifest,
     Model,
+    PrecisionPolicy,
     TokenizerSpec,
     fingerprint,
     write_manifest,
@@ -84,7 +85,7 @@ def export_bundle(config: ExportConfig, steps: Steps | None = None) -> tuple[Pat
             _check_precision(config.precision, reference)
             write_reference(folder, reference, is_splade=source.spec.splade is not None)
         engines = _build_engines(folder, source, backends, steps)
-        manifest = _describe(folder, source, graphs, engines)
+        manifest = _describe(folder, source, reference, graphs, engines)
         write_manifest(folder, manifest)
         with steps.step("Proving engines") as advance:
             done = iter(range(len(engines)))
@@ -142,12 +143,18 @@ def _count_parameters(source: Source) -> int:
 
 def _check_precision(precision: Precision, reference: Reference) -> None:
     """Refuse a precision whose range the model's activations leave."""
-    limit = TOLERANCES[precision].max_activation
-    if limit is not None and reference.max_activation > limit:
+    if not _holds(precision, reference):
         raise ExportError(
             f"activations of this model reach {reference.max_activation:,.0f}, more than the"
-            f" {limit:,.0f} that are safe in {precision}; export with --bf16"
+            f" {TOLERANCES[precision].max_activation:,.0f} that are safe in {precision}; export"
+            " with --bf16"
         )
+
+
+def _holds(precision: Precision, reference: Reference) -> bool:
+    """Tell whether the model's activations fit a precision's range."""
+    limit = TOLERANCES[precision].max_activation
+    return limit is None or reference.max_activation <= limit
 
 
 def _build_engines(
@@ -186,6 +193,7 @@ def _build_engines(
 def _describe(
     folder: Path,
     source: Source,
+    reference: Reference,
     graphs: Sequence[GraphEntry],
     engines: Sequence[tuple[str, Precision, Dialect, BuiltEngine]],
 ) -> Manifest:
@@ -220,6 +228,10 @@ def _describe(
             license=checkpoint.license,
         ),
         precision=source.config.precision,
+        precision_policy=PrecisionPolicy(
+            max_activation=reference.max_activation,
+            allowed=tuple(one for one in source.recipe.precisions if _holds(one, reference)),
+        ),
         pooling=spec.pooling,
         heads=tuple(head.spec for head in spec.heads),
         sparse=spec.sparse,

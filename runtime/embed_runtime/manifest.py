@@ -213,6 +213,18 @@ class File(Record, kw_only=True):
     sha256: str
 
 
+class PrecisionPolicy(Record, kw_only=True):
+    """What the model can be exported in.
+
+    Attributes:
+        max_activation: Largest absolute activation of the original on the probe texts.
+        allowed: Precisions whose range holds that, of those the family has.
+    """
+
+    max_activation: float
+    allowed: tuple[Precision, ...]
+
+
 class Manifest(Record, kw_only=True):
     """Everything the runtime needs to know about a bundle.
 
@@ -223,6 +235,7 @@ class Manifest(Record, kw_only=True):
     schema_version: int
     model: Model
     precision: Precision
+    precision_policy: PrecisionPolicy | None = None
     pooling: Pooling
     heads: tuple[Dense, ...] = ()
     sparse: Sparse | None = None

@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
 from embed_export.config import ExportConfig
+from embed_export.errors import ExportError
 from embed_export.export import export_bundle
 from embed_export.verify import TOLERANCES
 from embed_runtime import Runtime
@@ -77,6 +78,9 @@ def test_without_files_the_family_decides(
     original = decoder.original()
     with Runtime(bundle) as runtime:
         assert runtime.manifest.pooling.modes == (pooling,)
+        policy = runtime.manifest.precision_policy
+        assert policy is not None
+        assert ("fp16" in policy.allowed) == (name != "gemma3-text")
         vectors = runtime.embed(TEXTS)
     for text, vector in zip(TEXTS, vectors, strict=True):
         tokens = original(baked(bundle).encode(text).ids)
@@ -108,6 +112,20 @@ def test_sentence_transformers_agrees(
     assert np.abs(vectors - expected).max() < 1e-5
     assert np.abs(alone - vectors).max() < 2e-6
     assert np.abs(backwards - vectors).max() < 2e-6
+
+
+def test_the_manifest_says_which_precisions_hold_the_activations(
+    make_decoder: Make, export: Export
+) -> None:
+    table = "model.embed_tokens.weight"
+    wide = make_decoder("llama", extra={table: make_decoder("llama").tensors[table] * 1e5})
+    with Runtime(export(wide.folder)) as runtime:
+        policy = runtime.manifest.precision_policy
+    assert policy is not None
+    assert policy.max_activation > 2e4
+    assert policy.allowed == ("fp32", "bf16", "int8")
+    with pytest.raises(ExportError, match="export with --bf16"):
+        export(wide.folder, precision="fp16")
 
 
 def test_gritlm_pools_without_the_prompt(make_decoder: Make, export: Export) -> None:

@@ -1,0 +1,114 @@
+"""What `--convert embed` does not take, in one line each, and what it leaves to recipes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embed_export.cli import main
+from embed_export.config import ExportConfig
+from embed_export.errors import ExportError, UnsupportedModelError
+from embed_export.recipes import recipes
+from embed_export.source import read_source
+
+Make = Callable[..., Path]
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def refusal(folder: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> str:
+    """Run the command; return the one line it ends with."""
+    output = folder.parent / f"{folder.name}-bundle"
+    assert main([str(folder), "-o", str(output), "--engine", "onnxruntime", *flags]) == 2
+    assert not output.exists()
+    lines = capsys.readouterr().err.splitlines()
+    [error] = [line for line in lines if line.startswith("error: ")]
+    assert lines[-1] == error
+    return error
+
+
+def test_code_that_looks_at_values_cannot_be_traced(
+    make_native: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refusal(make_native("dynamic-rope"), capsys, "--convert", "embed")
+    assert "Olmo2Model cannot be traced" in error
+    assert "data-dependent" in error
+    assert "dynamic_frequency_update" in error
+
+
+def test_without_the_flag_it_is_named(
+    make_native: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refusal(make_native("olmo2"), capsys)
+    assert "no recipe for model type 'olmo2'" in error
+    assert "--convert embed" in error
+
+
+def test_code_of_a_repository_is_never_run(
+    make_native: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_native("olmo2")
+    (folder / "modeling_homebrew.py").write_text("raise SystemExit('this ran')")
+    change_config(
+        folder, model_type="homebrew", auto_map={"AutoModel": "modeling_homebrew.Homebrew"}
+    )
+    assert "--convert" not in refusal(folder, capsys)
+    error = refusal(folder, capsys, "--convert", "embed")
+    assert "no model type 'homebrew'" in error
+    assert "never run" in error
+
+
+def test_int8_is_refused(make_native: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    error = refusal(make_native("olmo2"), capsys, "--convert", "embed", "--int8")
+    assert error.endswith("use one of --fp32, --fp16, --bf16")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_hidden_layers": 2}, "'layers.1."),
+        ({"intermediate_size": 32}, "[32, 64], but config.json asks for [32, 32]"),
+        ({"max_position_embeddings": None}, "'max_position_embeddings'"),
+    ],
+)
+def test_weights_are_strict(
+    changes: dict[str, Any],
+    words: str,
+    make_native: Make,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = make_native("olmo2")
+    change_config(folder, **changes)
+    assert words in refusal(folder, capsys, "--convert", "embed")
+
+
+def test_other_tasks_are_no_embedding_models(make_native: Make) -> None:
+    folder = make_native("olmo2")
+    change_config(folder, architectures=["Olmo2ForSequenceClassification"])
+    with pytest.raises(UnsupportedModelError, match=r"takes architectures named \*Model"):
+        read_source(ExportConfig(model=str(folder), convert="embed"))
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [("qwen2", "Qwen2ForCausalLM"), ("mistral", "MistralForCausalLM"), ("gemma2", "Gemma2Model")],
+)
+def test_a_recipe_goes_first(
+    name: str, architecture: str, make_decoder: Callable[..., Any]
+) -> None:
+    folder = make_decoder(name, config={"architectures": [architecture]}).folder
+    source = read_source(ExportConfig(model=str(folder), convert="embed"))
+    assert source.recipe is recipes()[name]
+
+
+def test_a_head_nobody_listed_does_not_hide_the_recipe(make_decoder: Callable[..., Any]) -> None:
+    folder = make_decoder("qwen2", config={"architectures": ["Qwen2ForSequenceClassification"]})
+    with pytest.raises(ExportError, match="can be exported"):
+        read_source(ExportConfig(model=str(folder.folder)))
+    source = read_source(ExportConfig(model=str(folder.folder), convert="embed"))
+    assert source.recipe is recipes()["qwen2"]
