@@ -191,4 +191,6 @@ def error_response(error: Exception, dialect: Dialect = CONTRACT) -> Response:
 def _find_param(error: Exception) -> str | None:
     if isinstance(error, InputError):
         return error.param if error.param in PARAMS else None
+    if isinstance(error, UnknownModelError):
+        return "model"
     return error.param if isinstance(error, SchemaError) else None

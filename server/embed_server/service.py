@@ -14,7 +14,7 @@ from embed_server.config import ServerConfig
 from embed_server.disconnect import CancelOnDisconnect
 from embed_server.errors import DeadlineError, UnknownModelError
 from embed_server.metrics import Metrics
-from embed_server.protocol.openai import InputFields
+from embed_server.protocol.chat import ChatFields
 from embed_server.served_model import ServedModel
 
 MAX_NAME_SHOWN = 100
@@ -114,7 +114,7 @@ class Service:
             return work
         return replace(work, chunk=True, max_tokens=self.config.max_embed_len)
 
-    async def render(self, model: ServedModel, fields: InputFields) -> Sequence[str]:
+    async def render(self, model: ServedModel, fields: ChatFields) -> Sequence[str]:
         """Make texts of a request's conversations, by the chat template; none where it has none.
 
         Raises:

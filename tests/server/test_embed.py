@@ -140,7 +140,7 @@ MISTAKES: list[tuple[Any, str, str | None, str]] = [
     ({"texts": ["a b c"], "truncate": "NONE", "max_tokens": 4}, LATER, "input_tokens", "4"),
     ({**A, "input_type": "nope"}, LATER, None, "['document', 'query']"),
     ({**A, "input_type": "classification"}, LATER, None, "classification"),
-    ({**A, "model": "nope", "input_type": "nope"}, "NotFoundError", None, "nope"),
+    ({**A, "model": "nope", "input_type": "nope"}, "NotFoundError", "model", "nope"),
 ]  # fmt: skip
 
 

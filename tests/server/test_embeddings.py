@@ -314,7 +314,7 @@ def test_unknown_model_comes_before_other_mistakes(client: TestClient) -> None:
     response = client.post(URL, json={"input": LONG, "model": "m" * 10_000, "dimensions": 99})
     error = response.json()["error"]
     assert (response.status_code, error["type"]) == (404, "NotFoundError")
-    assert (error["param"], error["code"]) == (None, 404)
+    assert (error["param"], error["code"]) == ("model", 404)
     assert "'dummy'" in error["message"]
     assert len(error["message"]) < 300
 

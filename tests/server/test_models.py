@@ -70,7 +70,7 @@ def test_of_several_bundles_one_must_be_named(client: TestClient, fields: dict[s
 def test_an_unknown_name_is_told_the_known_ones(client: TestClient) -> None:
     response = client.post("/v1/embeddings", json={"input": "x", "model": "medium"})
     error = response.json()["error"]
-    assert (response.status_code, error["type"], error["param"]) == (404, "NotFoundError", None)
+    assert (response.status_code, error["type"], error["param"]) == (404, "NotFoundError", "model")
     assert "'small', 'tests/small', 'large', 'tests/large'" in error["message"]
 
 

@@ -3,7 +3,7 @@
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Self, TypeAlias, TypeGuard
+from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -19,7 +19,7 @@ from embed_runtime.manifest import ChatTemplate
 from embed_server import chat_worker
 from embed_server.chat_worker import Task
 from embed_server.errors import SchemaError
-from embed_server.protocol.parsing import to_schema_error
+from embed_server.protocol.parsing import is_list, to_schema_error
 
 
 class ContentPart(BaseModel):
@@ -87,7 +87,7 @@ def check_conversations(value: object, path: str) -> Conversations:
     Raises:
         SchemaError: It is neither.
     """
-    if not _is_list(value):
+    if not is_list(value):
         raise SchemaError(
             f"{path} must be a list of messages, or a list of such lists, not"
             f" {reprlib.repr(value)}",
@@ -104,13 +104,9 @@ def check_conversations(value: object, path: str) -> Conversations:
 def holds_messages(value: object) -> bool:
     """Tell by its first item whether a list has messages, not texts or token ids."""
     first = value
-    while _is_list(first) and first:
+    while is_list(first) and first:
         first = first[0]
     return isinstance(first, dict) and first is not value
-
-
-def _is_list(value: object) -> TypeGuard[list[Any]]:
-    return isinstance(value, list)
 
 
 def _check_messages(value: object) -> Conversations:
@@ -142,8 +138,17 @@ class ChatFields(BaseModel):
     @model_validator(mode="after")
     def _ends_one_way(self) -> Self:
         if self.add_generation_prompt and self.continue_final_message:
-            raise ValueError("add_generation_prompt and continue_final_message cannot both be true")
+            if "add_generation_prompt" in self.model_fields_set:
+                raise ValueError(
+                    "add_generation_prompt and continue_final_message cannot both be true"
+                )
+            self.add_generation_prompt = False
         return self
+
+    @property
+    def conversations(self) -> Conversations | None:
+        """What a template must render first; None where there is nothing to render."""
+        return None
 
     def to_task(
         self,

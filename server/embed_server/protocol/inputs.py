@@ -2,13 +2,14 @@
 
 import reprlib
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeAlias, TypeGuard
+from typing import Annotated, TypeAlias
 
 from pydantic import PlainValidator
 
 from embed_runtime.types import TextOrIds
 from embed_server.errors import SchemaError
 from embed_server.protocol.chat import Conversations, Message, check_conversations, holds_messages
+from embed_server.protocol.parsing import is_list
 
 ALLOWED = "a string, a list of strings, a list of token ids, or a list of lists of token ids"
 
@@ -17,7 +18,7 @@ def _check_inputs(value: object) -> Sequence[TextOrIds]:
     """Turn any of the four shapes into a list of inputs; collecting types runs at C speed."""
     if isinstance(value, str):
         return [value]
-    if not _is_list(value):
+    if not is_list(value):
         raise SchemaError(f"input must be {ALLOWED}, not {reprlib.repr(value)}", param="body.input")
     kinds = set(map(type, value))
     if kinds <= {str}:
@@ -27,12 +28,8 @@ def _check_inputs(value: object) -> Sequence[TextOrIds]:
     return [_check_ids(value, "body.input")]
 
 
-def _is_list(value: object) -> TypeGuard[list[Any]]:
-    return isinstance(value, list)
-
-
 def _check_ids(row: object, path: str) -> list[int]:
-    if not _is_list(row):
+    if not is_list(row):
         raise SchemaError(
             f"input must be {ALLOWED}; {path} is {reprlib.repr(row)}, unlike its neighbours",
             param=path,

@@ -13,6 +13,7 @@ from embed_runtime.scoring import Side, for_side
 from embed_runtime.types import EmbedRequest, EmbedResult, FloatArray, Truncate
 from embed_server.errors import SchemaError
 from embed_server.protocol.chat import ContentPart
+from embed_server.protocol.parsing import is_list
 from embed_server.protocol.request import RequestFields
 from embed_server.protocol.shared import Usage, count_tokens, encode_list
 
@@ -41,8 +42,8 @@ class TextItem(BaseModel):
 Item: TypeAlias = str | TextItem
 
 
-def _to_list(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
+def _to_list(value: object) -> object:
+    return value if is_list(value) else [value]
 
 
 Items: TypeAlias = Annotated[

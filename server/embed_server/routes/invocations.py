@@ -1,0 +1,75 @@
+"""`POST /invocations`: SageMaker's one path; the body says which endpoint is meant."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, get_args
+
+from fastapi import APIRouter
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from embed_runtime.types import Task
+from embed_server.endpoint import ERRORS, Endpoint, read_body
+from embed_server.errors import SchemaError
+from embed_server.protocol.cohere import EmbedBody
+from embed_server.protocol.openai import EmbeddingsRequest
+from embed_server.protocol.parsing import parse_body
+from embed_server.protocol.pooling import PoolingRequest
+from embed_server.protocol.score import RerankRequest, ScoreRequest
+from embed_server.routes.embed import embed
+from embed_server.routes.embeddings import embeddings
+from embed_server.routes.pooling import pooling
+from embed_server.routes.rerank import rerank
+from embed_server.routes.score import score
+
+router = APIRouter(route_class=Endpoint, tags=["service"])
+
+Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
+
+# The first line whose fields are all in the body counts.
+SHAPES: tuple[tuple[tuple[str, ...], type[BaseModel], Handler], ...] = (
+    (("query", "documents"), RerankRequest, rerank),
+    (("queries",), ScoreRequest, score),
+    (("data_1",), ScoreRequest, score),
+    (("text_1",), ScoreRequest, score),
+    (("texts",), EmbedBody, embed),
+    (("inputs",), EmbedBody, embed),
+    (("images",), EmbedBody, embed),
+    (("input",), EmbeddingsRequest, embeddings),
+    (("messages",), EmbeddingsRequest, embeddings),
+)
+
+_OBJECT: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])
+
+ANY_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    }
+}
+
+
+@router.post("/invocations", responses=ERRORS, openapi_extra=ANY_BODY)
+async def invocations(request: Request) -> Response:
+    """Answer as the endpoint does whose body this is: embeddings, pooling, score, rerank, embed."""
+    content = await read_body(request)
+    given = _read_fields(content)
+    for names, body, handler in SHAPES:
+        if given.keys() >= set(names):
+            if handler is embeddings and given.get("task") in get_args(Task):
+                return await pooling(request, parse_body(PoolingRequest, content))
+            return await handler(request, parse_body(body, content))
+    raise SchemaError(
+        "the body is none of those known here; it needs input, messages, texts, queries and"
+        " documents, or query and documents",
+        param="body",
+    )
+
+
+def _read_fields(content: bytes) -> dict[str, object]:
+    """Read the fields of a body; none where it is no object, which the endpoint's parser says."""
+    try:
+        return _OBJECT.validate_json(content)
+    except ValidationError:
+        parse_body(EmbeddingsRequest, content)
+        return {}

@@ -1,0 +1,45 @@
+"""`POST /tokenize`, `/detokenize`: texts to token ids and back."""
+
+import asyncio
+
+import orjson
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from embed_server.answers import json_response
+from embed_server.endpoint import ERRORS, Endpoint
+from embed_server.protocol.tokenize import (
+    DetokenizeRequest,
+    DetokenizeResponse,
+    TokenizeRequest,
+    TokenizeResponse,
+)
+from embed_server.service import service_of
+
+router = APIRouter(route_class=Endpoint, tags=["tokens"])
+
+
+@router.post("/tokenize", response_model=TokenizeResponse, responses=ERRORS)
+async def tokenize(request: Request, body: TokenizeRequest) -> Response:
+    """Give the token ids of a text, or of a conversation."""
+    service = service_of(request)
+    model = service.find_model(body.model)
+    tokenizer = model.runtime.tokenizer
+    [text] = await service.render(model, body) or (body.prompt or "",)
+    ids = await asyncio.to_thread(tokenizer.encode_text, text, add_special_tokens=body.adds_tokens)
+    answer = {
+        "count": len(ids),
+        "max_model_len": model.manifest.max_tokens,
+        "tokens": ids,
+        "token_strs": tokenizer.token_texts(ids) if body.return_token_strs else None,
+    }
+    return json_response(orjson.dumps(answer))
+
+
+@router.post("/detokenize", response_model=DetokenizeResponse, responses=ERRORS)
+async def detokenize(request: Request, body: DetokenizeRequest) -> Response:
+    """Give the text of token ids."""
+    tokenizer = service_of(request).find_model(body.model).runtime.tokenizer
+    text = await asyncio.to_thread(tokenizer.decode, body.tokens)
+    return json_response(orjson.dumps({"prompt": text}))
