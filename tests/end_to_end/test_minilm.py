@@ -59,6 +59,13 @@ def test_a_thousand_texts_match_sentence_transformers(
     assert np.abs(vectors - reference).max() < 1e-5
 
 
+def test_a_single_late_chunk_has_its_texts_plain_vector(bundle: Path) -> None:
+    texts = [text for text in real_texts(20) if len(text) < 500]
+    with Runtime(bundle, engine="onnxruntime") as runtime:
+        late = [runtime.embed([text], late_chunking=True)[0] for text in texts]
+        assert np.abs(np.stack(late) - runtime.embed(texts)).max() < 1e-5
+
+
 def test_verify_repeats_the_proof_without_the_original(bundle: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = None;"
