@@ -12,7 +12,8 @@ What `embed-export --list` prints; `make families` writes this page from the rec
 the file of its recipe in `embed_export/recipes/`, found by `model_type` and `architectures` in
 config.json. Pooling, prompts, normalization and lengths come from the checkpoint's own files where
 they say them; the table tells what counts where they do not. Every family gives one vector for a
-text, and one for each token.
+text, and one for each token. A text model of another family, which transformers computes with code
+of its own, exports with `--convert embed`.
 
 {table}
 """
@@ -25,6 +26,8 @@ def _pooling(recipe: Recipe) -> str:
 def _further(recipe: Recipe) -> str:
     """Name what few families have."""
     found = {
+        "sparse vectors by SPLADE": recipe.masked_lm is not None,
+        "sparse vectors by a layer that weighs tokens": recipe.weighing_layer is not None,
         "adapters of tasks, all in one graph or one merged": recipe.find_adapters is not None,
         "prompts that are attended to, not pooled": not recipe.include_prompt,
         "prompts where no file has them": bool(recipe.prompts),

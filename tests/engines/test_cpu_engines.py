@@ -267,6 +267,7 @@ def test_a_damaged_graph_is_a_bundle_error_of_one_line(
         ({"hidden_size": 32}, {}, "token_embeddings of the graph has 64 values, .* 32"),
         ({"outputs": ("embedding", "sparse")}, {}, "no output 'sparse'"),
         ({}, {"dialect": "padded", "file": "graphs/padded.onnx"}, "padded"),
+        ({"adapters": ("query",)}, {}, "has no input 'adapter_ids'"),
     ],
 )
 def test_a_manifest_that_lies_about_the_graph_is_refused(

@@ -22,11 +22,16 @@ def check_signature(spec: LoadSpec, *, inputs: Iterable[str], widths: Mapping[st
     path, manifest = spec.folder / spec.entry.file, spec.manifest
     if spec.entry.dialect == "padded":
         raise BundleError(f"{path}: engines serve packed graphs, this one is padded; export again")
-    known = packed_input_names(manifest)
-    if unknown := sorted(set(inputs) - known):
+    known, found = packed_input_names(manifest), set(inputs)
+    if unknown := sorted(found - known):
         raise BundleError(
             f"{path}: the graph has an input {unknown[0]!r}, known are {', '.join(sorted(known))};"
             " export the model again"
+        )
+    if manifest.adapters and "adapter_ids" not in found:
+        raise BundleError(
+            f"{path}: the manifest names adapters, and the graph has no input 'adapter_ids' to"
+            " choose one; export the model again"
         )
     head = manifest.token_head
     expected: dict[OutputName, int] = {
