@@ -93,6 +93,36 @@ def to_binary(vectors: FloatArray) -> npt.NDArray[np.int8]:
     return (to_ubinary(vectors) ^ np.uint8(0x80)).view(np.int8)
 
 
+def to_int8(vectors: FloatArray) -> npt.NDArray[np.int8]:
+    """Round vectors to whole numbers, each on a scale of its own: its largest value becomes 127.
+
+    Cosines between such vectors differ from the originals' by rounding alone; lengths and dot
+    products mean nothing, because every vector has another scale.
+
+    Args:
+        vectors: [N, D] float32, finite.
+
+    Returns:
+        [N, D] int8, from -127 to 127; a vector of zeros stays zero.
+    """
+    largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scaled = vectors / largest * np.float32(127)
+    return np.where(largest > 0, np.rint(scaled), 0).astype(np.int8)
+
+
+def to_uint8(vectors: FloatArray) -> ByteArray:
+    """Round vectors like `to_int8`, each value plus 128.
+
+    Args:
+        vectors: [N, D] float32, finite.
+
+    Returns:
+        [N, D] uint8, from 1 to 255; 128 stands for zero.
+    """
+    return (to_int8(vectors).view(np.uint8)) ^ np.uint8(0x80)
+
+
 def _convert(vectors: FloatArray, dtype: EmbedDtype) -> npt.NDArray[np.generic]:
     """Round to a type, in the machine's own byte order; integers stand for bit patterns."""
     if dtype == "float32":

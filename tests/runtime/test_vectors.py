@@ -16,7 +16,9 @@ from embed_runtime.vectors import (
     finish,
     to_binary,
     to_bytes,
+    to_int8,
     to_ubinary,
+    to_uint8,
 )
 
 DTYPES: list[EmbedDtype] = ["float32", "float16", "bfloat16", "fp8_e4m3", "fp8_e5m2"]
@@ -145,3 +147,24 @@ class TestBinary:
         for convert in (to_ubinary, to_binary):
             with pytest.raises(InputError, match="multiple of 8 dimensions, not 12"):
                 convert(np.ones((1, 12), np.float32))
+
+
+class TestInt8:
+    @given(
+        hnp.arrays(
+            np.float32,
+            hnp.array_shapes(min_dims=2, max_dims=2, max_side=20),
+            elements=st.floats(-(2.0**100), 2.0**100, width=32),
+        )
+    )
+    def test_each_vector_has_a_scale_of_its_own(self, vectors: FloatArray) -> None:
+        rounded = to_int8(vectors).astype(np.float64)
+        for row, original in zip(rounded, vectors.astype(np.float64), strict=True):
+            largest = np.abs(original).max()
+            if not largest:
+                assert not row.any()
+                continue
+            assert np.abs(row).max() == 127
+            assert np.abs(row / 127 * largest - original).max() <= largest / 127 * 0.501
+        assert np.array_equal(to_uint8(vectors), rounded + 128)
+        assert to_uint8(vectors).dtype == np.uint8

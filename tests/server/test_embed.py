@@ -49,16 +49,21 @@ def test_answer_has_the_shape_it_documents(client: TestClient, runtime: Runtime)
 
 
 def test_every_type_describes_the_same_vector(client: TestClient) -> None:
-    types = ["ubinary", "float", "binary", "base64", "float"]
+    types = ["ubinary", "float", "binary", "base64", "float", "int8", "uint8"]
     answer = embed(client, texts=TEXTS, embedding_types=types, output_dimension=16)
     EmbedResponse.model_validate(answer, strict=True, extra="forbid")
     embeddings, vectors = answer["embeddings"], floats(answer)
-    assert set(embeddings) == {"ubinary", "float", "binary", "base64"}
+    assert set(embeddings) == set(types)
     assert vectors.shape == (2, 16)
     decoded = [np.frombuffer(base64.b64decode(text), "<f4") for text in embeddings["base64"]]
     assert np.array_equal(decoded, vectors)
     assert embeddings["ubinary"] == np.packbits(vectors >= 0, axis=1).tolist()
     assert embeddings["binary"] == (np.array(embeddings["ubinary"]) - 128).tolist()
+    whole = np.array(embeddings["int8"], np.float32)
+    assert np.abs(whole).max(axis=1).tolist() == [127, 127]
+    cosines = (whole * vectors).sum(axis=1) / np.linalg.norm(whole, axis=1)
+    assert np.all(cosines > 0.9999)
+    assert embeddings["uint8"] == (whole + 128).tolist()
 
 
 @pytest.mark.parametrize(
@@ -126,8 +131,9 @@ MISTAKES: list[tuple[Any, str, str | None, str]] = [
     ({"inputs": [{"content": [{"type": "text"}]}]}, SCHEMA, "body.inputs.0.content.0", "text"),
     ({"images": ["https://example.com/a.png"]}, LATER, None, "text only"),
     ({"inputs": [{"content": [TEXT_PART, IMAGE_PART]}]}, LATER, None, "text only"),
-    ({**A, "embedding_types": ["int8"]}, SCHEMA, "body.embedding_types.0", "ubinary"),
-    ({**A, "embedding_types": ["float", "uint8"]}, SCHEMA, "body.embedding_types.1", "ubinary"),
+    ({**A, "embedding_types": ["int4"]}, SCHEMA, "body.embedding_types.0", "ubinary"),
+    ({**A, "embedding_types": ["float", "INT8"]}, SCHEMA, "body.embedding_types.1", "ubinary"),
+    ({**A, "priority": 2**63}, SCHEMA, "body.priority", "less than"),
     ({**A, "embedding_types": None}, SCHEMA, "body.embedding_types", "array"),
     ({**A, "embedding_types": ["binary"], "output_dimension": 12}, LATER, None, "multiple of 8"),
     ({**A, "output_dimension": 33}, LATER, None, "33"),

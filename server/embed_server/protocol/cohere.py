@@ -12,11 +12,12 @@ from embed_runtime.errors import InputError
 from embed_runtime.manifest import Manifest
 from embed_runtime.scoring import SIDES
 from embed_runtime.types import EmbedRequest, EmbedResult, FloatArray, Truncate
-from embed_runtime.vectors import to_binary, to_ubinary
+from embed_runtime.vectors import to_binary, to_int8, to_ubinary, to_uint8
 from embed_server.protocol.base64 import to_base64
+from embed_server.protocol.request import PRIORITY
 from embed_server.protocol.shared import check_limit
 
-EmbeddingType: TypeAlias = Literal["float", "base64", "binary", "ubinary"]
+EmbeddingType: TypeAlias = Literal["float", "base64", "int8", "uint8", "binary", "ubinary"]
 
 # Cohere's clients send one of its own names with every request. Where the model does not define
 # the name itself, the prompts that other models have for the same purpose stand in.
@@ -75,13 +76,17 @@ class EmbedBody(BaseModel):
         None, description="Inputs of several parts, instead of texts; text parts are joined by \\n."
     )
     embedding_types: list[EmbeddingType] = Field(
-        ["float"], description="Forms to answer in; `base64` is little-endian float32."
+        ["float"],
+        description="Forms to answer in. `base64` is little-endian float32; `int8` has each "
+        "vector on its own scale, so that its largest value is 127 (compare by cosine), `uint8` "
+        "the same plus 128; `binary` and `ubinary` pack the signs of 8 values into a number.",
     )
     output_dimension: int | None = Field(None, description="Keep this many leading values.")
     truncate: Truncate = Field("END", description="The end to cut from; NONE refuses instead.")
     max_tokens: int | None = Field(
         None, ge=-1, description="Cut inputs to this many tokens; -1 for the model's maximum."
     )
+    priority: int = PRIORITY
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:
@@ -165,6 +170,8 @@ class Embeddings(BaseModel):
 
     float: list[list[builtins.float]] | None = None
     base64: list[str] | None = None
+    int8: list[list[int]] | None = None
+    uint8: list[list[int]] | None = None
     binary: list[list[int]] | None = None
     ubinary: list[list[int]] | None = None
 
@@ -203,6 +210,8 @@ ENCODERS: Mapping[EmbeddingType, Callable[[FloatArray], object]] = MappingProxyT
     {
         "float": lambda vectors: vectors,
         "base64": to_base64,
+        "int8": to_int8,
+        "uint8": to_uint8,
         "binary": to_binary,
         "ubinary": to_ubinary,
     }

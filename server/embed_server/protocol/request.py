@@ -15,6 +15,14 @@ _MAX_SALT_CHARS = 128
 _MAX_PRIORITY = 2**63 - 1
 
 
+PRIORITY: Any = Field(
+    0,
+    ge=-_MAX_PRIORITY - 1,
+    le=_MAX_PRIORITY,
+    description="No effect: small requests go first, whatever they ask for.",
+)
+
+
 class RequestFields(BaseModel):
     """Unknown fields are ignored, as OpenAI-compatible servers do.
 
@@ -27,12 +35,7 @@ class RequestFields(BaseModel):
     model: str | None = Field(None, description="A served model name; empty for the only model.")
     user: str | None = Field(None, description="Ignored.")
     request_id: str | None = Field(None, description="Becomes part of the answer's id.")
-    priority: int = Field(
-        0,
-        ge=-_MAX_PRIORITY - 1,
-        le=_MAX_PRIORITY,
-        description="No effect: small requests go first, whatever they ask for.",
-    )
+    priority: int = PRIORITY
     use_activation: bool | None = Field(
         None, description="Scale vectors to unit length; by default, what the model does."
     )
