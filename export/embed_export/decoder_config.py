@@ -8,7 +8,7 @@ from embed_export.errors import ExportError
 from embed_export.json_object import JsonObject
 from embed_export.layers import Heads
 from embed_export.masks import CAUSAL, EVERYTHING, Window
-from embed_export.recipes import Recipe, Shape, head_size, read_activation
+from embed_export.recipes import Recipe, Shape, even_heads, read_activation
 from embed_export.rope import Rope
 from embed_export.rope_config import read_rope
 from embed_runtime.manifest import Positions
@@ -177,7 +177,7 @@ def read_heads(config: JsonObject) -> Heads:
         )
     size = config.find("head_dim", int)
     if size is None:
-        size = head_size(config, width="hidden_size", heads="num_attention_heads")
+        size = even_heads(config).head_size
     return Heads(num_heads=num_heads, head_size=size, num_kv_heads=num_kv_heads)
 
 

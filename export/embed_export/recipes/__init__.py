@@ -15,7 +15,7 @@ import numpy.typing as npt
 from embed_export.errors import ExportError, UnsupportedModelError
 from embed_export.graph import Graph, Value
 from embed_export.json_object import JsonObject
-from embed_export.layers import Activation
+from embed_export.layers import Activation, Heads
 from embed_export.masked_lm import MaskedLm
 from embed_export.weights import Weights
 from embed_runtime.manifest import PoolingMode, Positions
@@ -158,8 +158,10 @@ def refuse(config: JsonObject, key: str, *allowed: object) -> None:
         raise config.wrong(key, " or ".join(repr(word) for word in allowed))
 
 
-def head_size(config: JsonObject, *, width: str, heads: str) -> int:
-    """Divide the hidden size by the number of heads.
+def even_heads(
+    config: JsonObject, *, width: str = "hidden_size", heads: str = "num_attention_heads"
+) -> Heads:
+    """Read how the hidden size is split evenly among attention heads; keys may have other names.
 
     Raises:
         ExportError: It does not divide.
@@ -169,7 +171,7 @@ def head_size(config: JsonObject, *, width: str, heads: str) -> int:
         raise ExportError(
             f"{config.source}: {width}={hidden_size} is no multiple of {heads}={num_heads}"
         )
-    return hidden_size // num_heads
+    return Heads(num_heads=num_heads, head_size=hidden_size // num_heads)
 
 
 @cache

@@ -6,7 +6,6 @@ from embed_export.graph import Graph, Value
 from embed_export.json_object import JsonObject
 from embed_export.layers import (
     Block,
-    Heads,
     embed,
     layer_norm,
     post_norm_block,
@@ -14,7 +13,7 @@ from embed_export.layers import (
     read_norm,
 )
 from embed_export.masked_lm import MaskedLm
-from embed_export.recipes import Recipe, Shape, head_size, read_activation, refuse
+from embed_export.recipes import Recipe, Shape, even_heads, read_activation, refuse
 from embed_export.weights import Weights
 from embed_runtime.manifest import Positions
 from embed_runtime.types import FloatArray
@@ -80,10 +79,7 @@ def bert_layers(graph: Graph, config: JsonObject, weights: Weights, hidden_state
     width = config.require("hidden_size", int)
     inner = config.require("intermediate_size", int)
     epsilon = config.find("layer_norm_eps", float, 1e-12)
-    heads = Heads(
-        num_heads=config.require("num_attention_heads", int),
-        head_size=head_size(config, width="hidden_size", heads="num_attention_heads"),
-    )
+    heads = even_heads(config)
     activation = read_activation(config, "hidden_act")
     for index in range(config.require("num_hidden_layers", int)):
         name = f"encoder.layer.{index}"

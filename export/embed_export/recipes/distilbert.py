@@ -4,7 +4,6 @@ from embed_export.graph import Graph, Value
 from embed_export.json_object import JsonObject
 from embed_export.layers import (
     Block,
-    Heads,
     embed,
     layer_norm,
     post_norm_block,
@@ -12,7 +11,7 @@ from embed_export.layers import (
     read_norm,
 )
 from embed_export.masked_lm import MaskedLm
-from embed_export.recipes import Recipe, Shape, head_size, read_activation
+from embed_export.recipes import Recipe, Shape, even_heads, read_activation
 from embed_export.weights import Weights
 from embed_runtime.manifest import Positions
 
@@ -49,10 +48,7 @@ def distilbert_backbone(graph: Graph, config: JsonObject, weights: Weights) -> V
     )
     norm = read_norm(weights, "embeddings.LayerNorm", width, EPSILON)
     hidden_states = layer_norm(graph, graph.op("Add", [words, places]), norm)
-    heads = Heads(
-        num_heads=config.require("n_heads", int),
-        head_size=head_size(config, width="dim", heads="n_heads"),
-    )
+    heads = even_heads(config, width="dim", heads="n_heads")
     activation = read_activation(config, "activation")
     for index in range(shape.num_layers):
         name = f"transformer.layer.{index}"

@@ -17,8 +17,8 @@ from embed_export.encoder import (
 from embed_export.errors import ExportError
 from embed_export.graph import Graph, Value
 from embed_export.json_object import JsonObject
-from embed_export.layers import Heads, layer_norm, read_linear, read_norm
-from embed_export.recipes import Recipe, Shape, head_size, read_activation, refuse
+from embed_export.layers import layer_norm, read_linear, read_norm
+from embed_export.recipes import Recipe, Shape, even_heads, read_activation, refuse
 from embed_export.rope import Rope
 from embed_export.rope_config import make_rope
 from embed_export.weights import Weights
@@ -36,7 +36,7 @@ def gte_shape(config: JsonObject) -> Shape:
     refuse(config, "logn_attention_scale", False)
     refuse(config, "logn_attention_clip1", False)
     read_activation(config, "hidden_act")
-    read_gte_rope(config, read_gte_heads(config).head_size)
+    read_gte_rope(config, even_heads(config).head_size)
     return Shape(
         hidden_size=config.require("hidden_size", int),
         num_layers=config.require("num_hidden_layers", int),
@@ -52,7 +52,7 @@ def gte_backbone(graph: Graph, config: JsonObject, weights: Weights) -> Value:
     inner = config.require("intermediate_size", int)
     epsilon = config.find("layer_norm_eps", float, 1e-12)
     activation = read_activation(config, "hidden_act")
-    heads = read_gte_heads(config)
+    heads = even_heads(config)
     rope = read_gte_rope(config, heads.head_size)
     words = word_embeddings(
         graph,
@@ -85,14 +85,6 @@ def gte_backbone(graph: Graph, config: JsonObject, weights: Weights) -> Value:
         norm = read_norm(weights, f"{name}.mlp_ln", width, epsilon)
         hidden_states = add_and_norm(graph, outer, hidden_states, norm)
     return hidden_states
-
-
-def read_gte_heads(config: JsonObject) -> Heads:
-    """Read how the width is split."""
-    return Heads(
-        num_heads=config.require("num_attention_heads", int),
-        head_size=head_size(config, width="hidden_size", heads="num_attention_heads"),
-    )
 
 
 def read_gte_rope(config: JsonObject, head_size: int) -> Rope:
@@ -150,7 +142,7 @@ def native_gte_config(config: JsonObject) -> Mapping[str, object]:
         kept["rope_parameters"] = {
             "rope_type": "linear",
             "rope_theta": theta * factor,
-            "factor": factor ** (2 / read_gte_heads(config).head_size),
+            "factor": factor ** (2 / even_heads(config).head_size),
         }
     return {**kept, "model_type": "gte"}
 

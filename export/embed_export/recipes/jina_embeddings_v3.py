@@ -20,8 +20,8 @@ from embed_export.encoder_adapters import SEGMENTS, STORED, WORDS, Adapters
 from embed_export.errors import ExportError
 from embed_export.graph import Graph, Value
 from embed_export.json_object import JsonObject
-from embed_export.layers import Heads, layer_norm, read_norm
-from embed_export.recipes import TASK_ADAPTER, Recipe, Shape, head_size, refuse
+from embed_export.layers import layer_norm, read_norm
+from embed_export.recipes import TASK_ADAPTER, Recipe, Shape, even_heads, refuse
 from embed_export.rope import Rope
 from embed_export.rope_config import make_rope
 from embed_export.weights import Weights
@@ -42,7 +42,7 @@ def _shape(config: JsonObject) -> Shape:
     refuse(config, "hidden_act", "gelu")
     refuse(config, "is_decoder", False)
     refuse(config, "rope_scaling")
-    _read_rope(config, _read_heads(config).head_size)
+    _read_rope(config, even_heads(config).head_size)
     _find_task(config)
     return Shape(
         hidden_size=config.require("hidden_size", int),
@@ -58,7 +58,7 @@ def _backbone(graph: Graph, config: JsonObject, weights: Weights) -> Value:
     width = config.require("hidden_size", int)
     inner = config.require("intermediate_size", int)
     epsilon = config.find("layer_norm_eps", float, 1e-5)
-    heads = _read_heads(config)
+    heads = even_heads(config)
     rope = _read_rope(config, heads.head_size)
     adapters = _read_adapters(config, weights)
     vocab_size = config.require("vocab_size", int)
@@ -92,13 +92,6 @@ def _backbone(graph: Graph, config: JsonObject, weights: Weights) -> Value:
         norm = read_norm(weights, f"{name}.norm2", width, epsilon)
         hidden_states = add_and_norm(graph, outer, hidden_states, norm)
     return hidden_states
-
-
-def _read_heads(config: JsonObject) -> Heads:
-    return Heads(
-        num_heads=config.require("num_attention_heads", int),
-        head_size=head_size(config, width="hidden_size", heads="num_attention_heads"),
-    )
 
 
 def _read_rope(config: JsonObject, head_size: int) -> Rope:

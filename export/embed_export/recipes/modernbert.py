@@ -15,9 +15,9 @@ from embed_export.encoder import (
 )
 from embed_export.graph import Graph, Value
 from embed_export.json_object import JsonObject
-from embed_export.layers import Heads, Norm, embed, layer_norm, read_linear, read_norm
+from embed_export.layers import Norm, embed, layer_norm, read_linear, read_norm
 from embed_export.masks import EVERYTHING, Window
-from embed_export.recipes import Recipe, Shape, head_size, read_activation
+from embed_export.recipes import Recipe, Shape, even_heads, read_activation
 from embed_export.rope import Rope
 from embed_export.rope_config import make_rope
 from embed_export.weights import Weights
@@ -31,7 +31,7 @@ GLOBAL_EVERY, LOCAL_ATTENTION = 3, 128
 def modernbert_shape(config: JsonObject) -> Shape:
     """Read the sizes, and stop at settings the layers would stop at; positions count from 0."""
     read_activation(config, "hidden_activation")
-    _read_ropes(config, _read_heads(config).head_size)
+    _read_ropes(config, even_heads(config).head_size)
     return Shape(
         hidden_size=config.require("hidden_size", int),
         num_layers=config.require("num_hidden_layers", int),
@@ -50,7 +50,7 @@ def modernbert_backbone(graph: Graph, config: JsonObject, weights: Weights) -> V
     mlp_bias = config.find("mlp_bias", bool, default=False)
     find_norm = read_norm if config.find("norm_bias", bool, default=False) else read_plain_norm
     activation = read_activation(config, "hidden_activation")
-    heads = _read_heads(config)
+    heads = even_heads(config)
     full, sliding = _read_ropes(config, heads.head_size)
     reach = config.find("local_attention", int, LOCAL_ATTENTION) // 2
     nearby = Window(left=reach, right=reach)
@@ -92,13 +92,6 @@ def modernbert_backbone(graph: Graph, config: JsonObject, weights: Weights) -> V
         normed = layer_norm(graph, hidden_states, norm(f"{name}.mlp_norm"))
         hidden_states = graph.op("Add", [hidden_states, feed_forward(graph, normed, mlp)])
     return layer_norm(graph, hidden_states, norm("final_norm"))
-
-
-def _read_heads(config: JsonObject) -> Heads:
-    return Heads(
-        num_heads=config.require("num_attention_heads", int),
-        head_size=head_size(config, width="hidden_size", heads="num_attention_heads"),
-    )
 
 
 def _read_ropes(config: JsonObject, head_size: int) -> tuple[Rope, Rope]:

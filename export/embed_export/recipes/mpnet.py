@@ -16,7 +16,7 @@ from embed_export.layers import (
     read_linear,
     read_norm,
 )
-from embed_export.recipes import Recipe, Shape, head_size, read_activation
+from embed_export.recipes import Recipe, Shape, even_heads, read_activation
 from embed_export.recipes.bert import bert_shape
 from embed_export.recipes.roberta import RECIPE as ROBERTA
 from embed_export.weights import Weights
@@ -58,10 +58,7 @@ def mpnet_backbone(graph: Graph, config: JsonObject, weights: Weights) -> Value:
     places = embed(graph, "embeddings.position", graph.position_ids, lambda: table("position"))
     norm = read_norm(weights, "embeddings.LayerNorm", width, epsilon)
     hidden_states = layer_norm(graph, graph.op("Add", [words, places]), norm)
-    heads = Heads(
-        num_heads=config.require("num_attention_heads", int),
-        head_size=head_size(config, width="hidden_size", heads="num_attention_heads"),
-    )
+    heads = even_heads(config)
     activation = read_activation(config, "hidden_act")
     bias = _position_bias(graph, config, weights, heads)
     for index in range(config.require("num_hidden_layers", int)):

@@ -16,8 +16,8 @@ from embed_export.encoder import (
 )
 from embed_export.graph import Graph, Value
 from embed_export.json_object import JsonObject
-from embed_export.layers import Heads, layer_norm, merge, read_linear, read_norm
-from embed_export.recipes import Recipe, Shape, head_size, refuse
+from embed_export.layers import layer_norm, merge, read_linear, read_norm
+from embed_export.recipes import Recipe, Shape, even_heads, refuse
 from embed_export.rope import Rope
 from embed_export.rope_config import make_rope
 from embed_export.weights import Weights
@@ -64,7 +64,7 @@ def nomic_shape(published: JsonObject) -> Shape:
     refuse(published, "scale_attn_by_inverse_layer_idx", False)
     refuse(published, "scale_attn_weights", True)
     config = with_usual_names(published)
-    _read_rope(config, _read_heads(config).head_size)
+    _read_rope(config, even_heads(config).head_size)
     return Shape(
         hidden_size=config.require("hidden_size", int),
         num_layers=config.require("num_hidden_layers", int),
@@ -95,7 +95,7 @@ def nomic_layers(
     width = config.require("hidden_size", int)
     epsilon = config.find("layer_norm_eps", float, 1e-12)
     has_bias = config.find("qkv_proj_bias", bool, default=False)
-    heads = _read_heads(config)
+    heads = even_heads(config)
     rope = _read_rope(config, heads.head_size)
     words = word_embeddings(
         graph,
@@ -121,13 +121,6 @@ def nomic_layers(
         norm = read_norm(weights, f"{name}.norm2", width, epsilon)
         hidden_states = add_and_norm(graph, outer, hidden_states, norm)
     return hidden_states
-
-
-def _read_heads(config: JsonObject) -> Heads:
-    return Heads(
-        num_heads=config.require("num_attention_heads", int),
-        head_size=head_size(config, width="hidden_size", heads="num_attention_heads"),
-    )
 
 
 def _read_rope(config: JsonObject, head_size: int) -> Rope:
