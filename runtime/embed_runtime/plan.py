@@ -44,7 +44,7 @@ def make_plan(request: EmbedRequest, manifest: Manifest) -> Plan:
     Raises:
         InputError: The bundle has no such prompt, size or task.
     """
-    prompt, adapter = _find_prompt(request, manifest)
+    prompt, adapter = find_prompt(request, manifest)
     if request.task != "embed" and (request.chunk or request.late_chunking):
         raise InputError("only vectors of whole inputs can be made of chunks", param="task")
     if request.chunk and request.late_chunking:
@@ -136,8 +136,12 @@ def _check_task(request: EmbedRequest, manifest: Manifest) -> None:
         )
 
 
-def _find_prompt(request: EmbedRequest, manifest: Manifest) -> tuple[str, int]:
-    """Look up prompt and adapter by name, or take the prompt given, or the bundle's default."""
+def find_prompt(request: EmbedRequest, manifest: Manifest) -> tuple[str, int]:
+    """Look up prompt and adapter by name, or take the prompt given, or the bundle's default.
+
+    Raises:
+        InputError: The bundle has no prompt of this name, or two are given.
+    """
     if request.prompt is not None:
         if request.prompt_name is not None:
             raise InputError("prompt and prompt_name cannot both be given", param="prompt")

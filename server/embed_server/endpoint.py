@@ -50,19 +50,20 @@ class Endpoint(APIRoute):
         models: tuple[type[BaseModel], ...] = get_args(body) or (body,)
 
         async def read_and_answer(request: Request) -> Response:
-            _speak_as(models[0], request)
+            speak_as(models[0], request)
             content = await read_body(request)
             model = models[0]
             if len(models) > 1:
                 model = choose_model(models, content)
-                _speak_as(model, request)
+                speak_as(model, request)
             response: Response = await endpoint(request, parse_body(model, content))
             return response
 
         return read_and_answer
 
 
-def _speak_as(model: type[BaseModel], request: Request) -> None:
+def speak_as(model: type[BaseModel], request: Request) -> None:
+    """Tell the request's failures in the dialect of its body."""
     if issubclass(model, TeiBody):
         request.state.dialect = TEI
 

@@ -132,6 +132,10 @@ def test_embed_sparse_gives_weights_of_tokens(sparse_runtime: Runtime) -> None:
         ("/embed_sparse", {"inputs": "a"}, 422, "sparse"),
         ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, 422, "sentences"),
         ("/similarity", {"inputs": "a"}, 422, "inputs"),
+        ("/tokenize", {"inputs": []}, 422, "inputs"),
+        ("/tokenize", {"inputs": [1]}, 422, "inputs"),
+        ("/tokenize", {"inputs": "a", "prompt_name": "nope"}, 422, "'nope'"),
+        ("/invocations", {"inputs": LONG}, 413, "in this API: truncate=true"),
         ("/decode", {"ids": [10**6]}, 422, "1000000 is outside"),
         ("/decode", {"ids": ["a"]}, 422, "ids"),
         ("/decode", {"ids": []}, 422, "ids"),
@@ -222,6 +226,31 @@ def test_rerank_knows_this_api_by_its_texts(client: TestClient, runtime: Runtime
     assert [result["index"] for result in others["results"]] == order
     cut = post(client, "/rerank", query="the", texts=[LONG], truncate=True)
     assert np.allclose(cut[0]["score"], runtime.score("the", [LONG]), atol=1e-6)
+
+
+def test_tokenize_knows_this_api_by_its_inputs(client: TestClient, runtime: Runtime) -> None:
+    text = "models, 你好"
+    [tokens, short] = post(client, "/tokenize", inputs=[text, "a"])
+    assert [token["id"] for token in tokens] == runtime.tokenizer.encode_text(text)
+    assert [token["id"] for token in short] == runtime.tokenizer.encode_text("a")
+    first, *inner, last = tokens
+    assert first == {
+        "id": first["id"],
+        "text": "[CLS]",
+        "special": True,
+        "start": None,
+        "stop": None,
+    }
+    assert (last["text"], last["special"]) == ("[SEP]", True)
+    assert not any(token["special"] for token in inner)
+    assert [token["text"] for token in inner] == ["model", "s", ",", "你", "好"]
+    assert [(token["start"], token["stop"]) for token in inner][-1] == (9, 10)
+    [bare] = post(client, "/tokenize", inputs=text, add_special_tokens=False)
+    assert bare == inner
+    [prompted] = post(client, "/tokenize", inputs="the", prompt_name="query")
+    assert "".join(token["text"] for token in prompted[1:-1]) == "query:the"
+    other = post(client, "/tokenize", prompt=text, inputs="ignored")
+    assert other["tokens"] == runtime.tokenizer.encode_text(text)
 
 
 def test_decode_gives_texts(client: TestClient, runtime: Runtime) -> None:

@@ -9,18 +9,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embed_runtime.types import Task
-from embed_server.endpoint import ERRORS, Endpoint, read_body
+from embed_server.endpoint import ERRORS, Endpoint, read_body, speak_as
 from embed_server.errors import SchemaError
 from embed_server.protocol.cohere import EmbedBody
 from embed_server.protocol.openai import EmbeddingsRequest
-from embed_server.protocol.parsing import parse_body
+from embed_server.protocol.parsing import is_list, parse_body
 from embed_server.protocol.pooling import PoolingRequest
 from embed_server.protocol.score import RerankRequest, ScoreRequest
+from embed_server.protocol.tei import TeiVectorBody
+from embed_server.protocol.tei_rank import TeiRerankBody
 from embed_server.routes.embed import embed
 from embed_server.routes.embeddings import embeddings
 from embed_server.routes.pooling import pooling
-from embed_server.routes.rerank import rerank
+from embed_server.routes.rerank import rank_texts, rerank
 from embed_server.routes.score import score
+from embed_server.routes.tei import root
 
 router = APIRouter(route_class=Endpoint, tags=["service"])
 
@@ -29,11 +32,12 @@ Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 # The first line whose fields are all in the body counts.
 SHAPES: tuple[tuple[tuple[str, ...], type[BaseModel], Handler], ...] = (
     (("query", "documents"), RerankRequest, rerank),
+    (("query", "texts"), TeiRerankBody, rank_texts),
     (("queries",), ScoreRequest, score),
     (("data_1",), ScoreRequest, score),
     (("text_1",), ScoreRequest, score),
     (("texts",), EmbedBody, embed),
-    (("inputs",), EmbedBody, embed),
+    (("inputs",), TeiVectorBody, root),
     (("images",), EmbedBody, embed),
     (("input",), EmbeddingsRequest, embeddings),
     (("messages",), EmbeddingsRequest, embeddings),
@@ -58,12 +62,20 @@ async def invocations(request: Request) -> Response:
         if given.keys() >= set(names):
             if handler is embeddings and given.get("task") in get_args(Task):
                 return await pooling(request, parse_body(PoolingRequest, content))
+            if handler is root and _has_parts(given["inputs"]):
+                return await embed(request, parse_body(EmbedBody, content))
+            speak_as(body, request)
             return await handler(request, parse_body(body, content))
     raise SchemaError(
         "the body is none of those known here; it needs input, messages, texts, queries and"
         " documents, or query and documents",
         param="body",
     )
+
+
+def _has_parts(inputs: object) -> bool:
+    """Tell Cohere's inputs, which are objects, from text-embeddings-inference's."""
+    return is_list(inputs) and isinstance(next(iter(inputs), None), dict)
 
 
 def _read_fields(content: bytes) -> dict[str, object]:

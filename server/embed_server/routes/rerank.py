@@ -20,6 +20,11 @@ async def rerank_either(request: Request, body: RerankRequest | TeiRerankBody) -
     """Rank documents in vLLM's way, or `texts` in text-embeddings-inference's."""
     if isinstance(body, RerankRequest):
         return await rerank(request, body)
+    return await rank_texts(request, body)
+
+
+async def rank_texts(request: Request, body: TeiRerankBody) -> Response:
+    """Rank texts as text-embeddings-inference does."""
     model = service_of(request).find_model(body.model)
     fields = body.to_rerank_request()
     scores, _ = await score_pairs(

@@ -7,8 +7,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from embed_runtime.plan import find_prompt
+from embed_runtime.types import EmbedRequest
 from embed_server.answers import json_response
 from embed_server.endpoint import ERRORS, Endpoint
+from embed_server.protocol.tei_tokens import TeiTokenizeBody, TokenLists, encode_tokens
 from embed_server.protocol.tokenize import (
     DetokenizeRequest,
     DetokenizeResponse,
@@ -20,9 +23,19 @@ from embed_server.service import service_of
 router = APIRouter(route_class=Endpoint, tags=["tokens"])
 
 
-@router.post("/tokenize", response_model=TokenizeResponse, responses=ERRORS)
-async def tokenize(request: Request, body: TokenizeRequest) -> Response:
-    """Give the token ids of a text, or of a conversation."""
+@router.post("/tokenize", response_model=TokenizeResponse | TokenLists, responses=ERRORS)
+async def tokenize_either(request: Request, body: TokenizeRequest | TeiTokenizeBody) -> Response:
+    """Give the tokens of `prompt` or `messages`, or of `inputs` as text-embeddings-inference."""
+    if isinstance(body, TokenizeRequest):
+        return await _tokenize(request, body)
+    model = service_of(request).find_model(body.model)
+    prompt, _ = find_prompt(EmbedRequest(inputs=(), prompt_name=body.prompt_name), model.manifest)
+    return json_response(
+        await asyncio.to_thread(encode_tokens, body, model.runtime.tokenizer, prompt)
+    )
+
+
+async def _tokenize(request: Request, body: TokenizeRequest) -> Response:
     service = service_of(request)
     model = service.find_model(body.model)
     tokenizer = model.runtime.tokenizer
