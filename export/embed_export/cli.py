@@ -8,6 +8,7 @@ from typing import get_args
 
 import msgspec
 
+from embed_export.arguments import spell_out
 from embed_export.config import Convert, ExportConfig
 from embed_export.errors import ExportError
 from embed_export.progress import make_steps
@@ -43,6 +44,8 @@ _POOLING_NAMES: dict[str, PoolingMode] = {
 }
 # The fields of vLLM's PoolerConfig that an export can honour.
 _POOLER_KEYS = ("pooling_type", "seq_pooling_type", "use_activation")
+# Options that take a JSON object.
+_OBJECTS = ("--pooler-config", "--hf-overrides")
 # What a shell reports for a process that Ctrl-C ended: 128 + SIGINT.
 _INTERRUPTED = 130
 
@@ -50,9 +53,9 @@ _INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = _parser()
-    options = parser.parse_args(arguments)
     try:
-        return _run(parser, options)
+        given = sys.argv[1:] if arguments is None else arguments
+        return _run(parser, parser.parse_args(spell_out(given, objects=_OBJECTS)))
     except EmbedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

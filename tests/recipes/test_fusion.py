@@ -18,8 +18,11 @@ NUM_LAYERS = 2
     ("name", "precision", "head_dim", "num_fused"),
     [
         ("llama", "fp16", None, NUM_LAYERS),
+        ("llama-bidirec", "fp16", None, NUM_LAYERS),
+        ("mistral", "bf16", None, NUM_LAYERS),
         ("qwen2-sliding-both-ways", "fp16", None, NUM_LAYERS),
         ("qwen3", "bf16", 128, NUM_LAYERS),
+        ("voyage-qwen3", "bf16", 128, NUM_LAYERS),
         ("gemma3-text", "bf16", 256, NUM_LAYERS),
         # Nothing fuses around the tanh of the soft cap.
         ("gemma2", "bf16", 256, 0),
