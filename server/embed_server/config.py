@@ -135,7 +135,10 @@ class ServerConfig:
     )
     compat: Compat | None = field(
         default=None,
-        metadata={"help": "follow this server to the letter where ours does better"},
+        metadata={
+            "help": "do as this server does where we do otherwise on purpose: no default prompts, "
+            "503 when the queue is full"
+        },
     )
     log_level: LogLevel = field(
         default="info", metadata={"help": "least level to log; debug logs every request"}

@@ -277,4 +277,7 @@ def test_hugging_faces_client(start_server: Any, dummy_bundle: Callable[..., Pat
         assert np.array_equal(vectors, cut)
         with pytest.raises(HfHubHTTPError, match="413"):
             client.feature_extraction(LONG)
+    comparing = InferenceClient(model=f"{server.url}/similarity", api_key="key")
+    scores = comparing.sentence_similarity(TEXTS[0], TEXTS)
+    assert np.allclose(scores, expected @ expected[0], atol=1e-6)
     assert server.stop() == 0
