@@ -92,7 +92,7 @@ def settle(
         checkpoint.weights,
         architecture=checkpoint.architecture,
         hidden_size=shape.hidden_size,
-        classifier=recipe.weighing_layer,
+        weighing_layer=recipe.weighing_layer,
     )
     splade = find_splade(config, checkpoint, recipe, heads)
     pooling = _pooling(config, checkpoint, recipe) if splade is None else Pooling(modes=())

@@ -44,7 +44,12 @@ class TokenHeads:
 
 
 def find_token_heads(
-    folder: Path, weights: Weights, *, architecture: str, hidden_size: int, classifier: str | None
+    folder: Path,
+    weights: Weights,
+    *,
+    architecture: str,
+    hidden_size: int,
+    weighing_layer: str | None,
 ) -> TokenHeads:
     """Look for the heads of a checkpoint; no tensor is read yet.
 
@@ -53,7 +58,7 @@ def find_token_heads(
         weights: Its tensors.
         architecture: Its architecture.
         hidden_size: Width of its token vectors.
-        classifier: Name of the layer that is the weights' head where it gives one value.
+        weighing_layer: Name of the layer that is the weights' head where it gives one value.
 
     Raises:
         ExportError: One of bge-m3's two files is there without the other, or is none of them.
@@ -70,10 +75,10 @@ def find_token_heads(
             weights=_read_file(files, _WEIGHTS_STEM, hidden_size, out_features=1),
             vectors=_read_file(files, _VECTORS_STEM, hidden_size),
         )
-    shape = None if classifier is None else weights.shape(f"{classifier}.weight")
+    shape = None if weighing_layer is None else weights.shape(f"{weighing_layer}.weight")
     if shape is None or shape[0] != 1:
         return TokenHeads()
-    return TokenHeads(weights=_read(weights, f"{classifier}.", "token_weights", 1, hidden_size))
+    return TokenHeads(weights=_read(weights, f"{weighing_layer}.", "token_weights", 1, hidden_size))
 
 
 def write_token_outputs(

@@ -39,8 +39,9 @@ from embed_runtime.types import Precision, Task
 # fp32 2.5e-7 (ONNX Runtime 1.32 and OpenVINO 2026.4), bf16 6.7e-4 (OpenVINO), int8 6e-8 (ONNX
 # Runtime, a scale for each token). Limits leave room for deeper models; fp16 rounds 8 times finer
 # than bf16.
-# Other tasks, token_embed and sparse: nothing is averaged over a text, so rounding shows more than
-# in a pooled vector; a wrong head gives cosines near zero.
+# Other tasks, token_embed and sparse: nothing is averaged over a text. Of all-MiniLM-L6-v2's token
+# vectors the worst had 1 - cosine 3e-12 in fp32, 9e-5 in bf16 and 7e-3 in int8, and differed in a
+# value by 5e-7, 4e-3 and 3e-2; a wrong head gives cosines near zero.
 # Activations: fp16 ends at 65,504; sums inside a layer reach a few times the largest value seen.
 TOLERANCES: dict[Precision, Limits] = {
     "fp32": Limits(
@@ -59,7 +60,7 @@ TOLERANCES: dict[Precision, Limits] = {
         batch_difference=5e-3,
         max_activation=None,
         task_cosine_min=0.99,
-        task_difference=0.1,
+        task_difference=0.05,
     ),
     "fp16": Limits(
         cosine_min=0.999,
@@ -68,7 +69,7 @@ TOLERANCES: dict[Precision, Limits] = {
         batch_difference=1e-3,
         max_activation=2e4,
         task_cosine_min=0.995,
-        task_difference=0.05,
+        task_difference=0.02,
     ),
     "int8": Limits(
         cosine_min=0.99,
@@ -76,8 +77,8 @@ TOLERANCES: dict[Precision, Limits] = {
         max_norm_error=0.14,
         batch_difference=5e-3,
         max_activation=None,
-        task_cosine_min=0.9,
-        task_difference=0.5,
+        task_cosine_min=0.95,
+        task_difference=0.25,
     ),
 }
 

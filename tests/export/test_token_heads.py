@@ -1,6 +1,7 @@
 """bge-m3's heads beside an XLM-RoBERTa checkpoint: weights of words, vectors of tokens."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import import_module
@@ -14,12 +15,14 @@ import torch
 from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
 from embed_export import measure, token_heads
+from embed_export.cli import main
 from embed_export.config import ExportConfig
 from embed_export.errors import ExportError, ParityError
 from embed_export.export import export_bundle
-from embed_export.probe import SPARSE_NAMES, TOKENS_NAME
-from embed_export.source import read_source
+from embed_export.probe import SPARSE_NAMES, TOKENS_NAME, read_reference
+from embed_export.token_heads import TokenHeads, find_token_heads
 from embed_export.verify import TOLERANCES, verify_bundle
+from embed_export.weights import Weights
 from embed_runtime import BundleError, EmbedRequest, Runtime
 from embed_runtime.certificate import read_certificate
 from embed_runtime.types import FloatArray, Precision
@@ -46,7 +49,8 @@ def no_long_timing() -> Iterator[None]:
         yield
 
 
-def make_heads(seed: int = 0) -> tuple[Tensors, Tensors]:
+def make_heads(seed: int = 0) -> dict[str, Tensors]:
+    """Make both heads, by the name of their files."""
     random = np.random.default_rng(seed)
 
     def linear(out_features: int) -> Tensors:
@@ -55,12 +59,12 @@ def make_heads(seed: int = 0) -> tuple[Tensors, Tensors]:
             "bias": random.normal(0, 0.3, out_features).astype(np.float32),
         }
 
-    return linear(1), linear(VECTOR_WIDTH)
+    return {"sparse_linear": linear(1), "colbert_linear": linear(VECTOR_WIDTH)}
 
 
 def save(path: Path, tensors: Tensors) -> None:
     if path.suffix == ".pt":
-        torch.save({name: torch.from_numpy(one) for name, one in tensors.items()}, path)
+        torch.save({name: torch.tensor(one) for name, one in tensors.items()}, path)
     else:
         save_file(tensors, path)
 
@@ -69,11 +73,10 @@ def save(path: Path, tensors: Tensors) -> None:
 def make_m3(make_checkpoint: MakeCheckpoint) -> Callable[..., Path]:
     """Write an XLM-RoBERTa checkpoint with CLS pooling, and the two heads beside it."""
 
-    def make(suffix: str = ".pt") -> Path:
+    def make() -> Path:
         folder = make_checkpoint("xlm-roberta", pooling=["cls"], normalize=True)
-        weights, vectors = make_heads()
-        save(folder / f"sparse_linear{suffix}", weights)
-        save(folder / f"colbert_linear{suffix}", vectors)
+        for name, tensors in make_heads().items():
+            save(folder / f"{name}.pt", tensors)
         return folder
 
     return make
@@ -89,6 +92,13 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
         return export_bundle(ExportConfig(model=str(checkpoint), output=output, **options))[0]
 
     return export
+
+
+@pytest.fixture(scope="module")
+def m3(make_m3: Callable[..., Path], export: Export) -> tuple[Path, Path]:
+    """A checkpoint and its bundle, for tests that change neither."""
+    checkpoint = make_m3()
+    return checkpoint, export(checkpoint)
 
 
 def hidden_states(checkpoint: Path, row: list[int]) -> npt.NDArray[np.float64]:
@@ -111,14 +121,11 @@ def weigh(row: list[int], tokens: npt.NDArray[np.float64], head: Tensors) -> dic
     return found
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_all_three_outputs(
-    make_m3: Callable[..., Path], export: Export, load_original: Any, suffix: str
-) -> None:
-    checkpoint = make_m3(suffix)
-    weights, vectors = make_heads()
+def test_all_three_outputs(m3: tuple[Path, Path], load_original: Any) -> None:
+    checkpoint, bundle = m3
+    weights, vectors = make_heads().values()
     dense = load_original(checkpoint)(TEXTS, batch_size=1)
-    with Runtime(export(checkpoint)) as runtime:
+    with Runtime(bundle) as runtime:
         assert runtime.manifest.tasks == ("embed", "token_embed", "sparse")
         assert np.abs(runtime.embed(TEXTS) - dense).max() < 1e-5
         rows = [
@@ -140,8 +147,8 @@ def test_all_three_outputs(
         assert np.abs(alone[index].data - late).max() < 1e-5
 
 
-def test_both_dialects_give_them(make_m3: Callable[..., Path], export: Export) -> None:
-    bundle = export(make_m3())
+def test_both_dialects_give_them(m3: tuple[Path, Path]) -> None:
+    _, bundle = m3
     session: Any = import_module("onnxruntime").InferenceSession(bundle / "graphs/padded.onnx")
     rows = [[0, 9, 8, 7, 2], [0, 5, 2]]
     feeds = {
@@ -172,19 +179,44 @@ def test_other_precisions(
         assert 0.99 < proof.figures.tasks[task].cosine_min < 1 - 1e-9
 
 
+def find(folder: Path, architecture: str = "XLMRobertaModel") -> TokenHeads:
+    return find_token_heads(
+        folder,
+        Weights({}),
+        architecture=architecture,
+        hidden_size=WIDTH,
+        weighing_layer=None,
+    )
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_both_formats_are_read(tmp_path: Path, suffix: str) -> None:
+    for name, tensors in make_heads().items():
+        save(tmp_path / f"{name}{suffix}", tensors)
+    heads = find(tmp_path)
+    for head, tensors in zip((heads.weights, heads.vectors), make_heads().values(), strict=True):
+        assert head is not None
+        assert head.bias is not None
+        assert np.array_equal(head.weight(), tensors["weight"])
+        assert np.array_equal(head.bias(), tensors["bias"])
+
+
 @pytest.mark.parametrize("missing", ["sparse_linear", "colbert_linear"])
-def test_a_head_without_the_other(make_m3: Callable[..., Path], missing: str) -> None:
+def test_a_head_without_the_other(
+    make_m3: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str
+) -> None:
     checkpoint = make_m3()
     (checkpoint / f"{missing}.pt").unlink()
-    with pytest.raises(ExportError, match=rf"has no {missing}\.pt or {missing}\.safetensors"):
-        read_source(ExportConfig(model=str(checkpoint)))
+    assert main([str(checkpoint), "-o", str(tmp_path / "bundle"), "--engine", "onnxruntime"]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert f"has no {missing}.pt or {missing}.safetensors" in line
+    assert not (tmp_path / "bundle").exists()
 
 
-def test_vllms_name_asks_for_the_heads(make_checkpoint: MakeCheckpoint) -> None:
-    checkpoint = make_checkpoint("xlm-roberta")
-    override = {"architectures": ["BgeM3EmbeddingModel"]}
+def test_vllms_name_asks_for_the_heads(tmp_path: Path) -> None:
+    assert find(tmp_path) == TokenHeads()
     with pytest.raises(ExportError, match=r"has no sparse_linear\.pt"):
-        read_source(ExportConfig(model=str(checkpoint), hf_overrides=override))
+        find(tmp_path, "BgeM3EmbeddingModel")
 
 
 @pytest.mark.parametrize(
@@ -199,45 +231,56 @@ def test_vllms_name_asks_for_the_heads(make_checkpoint: MakeCheckpoint) -> None:
     ],
 )
 def test_heads_of_a_wrong_shape(
-    make_m3: Callable[..., Path],
-    export: Export,
-    name: str,
-    change: dict[str, tuple[int, ...] | None],
-    words: str,
+    tmp_path: Path, name: str, change: dict[str, tuple[int, ...] | None], words: str
 ) -> None:
-    checkpoint = make_m3()
-    tensors = dict(zip(("sparse_linear", "colbert_linear"), make_heads(), strict=True))[name]
+    heads = make_heads()
     for key, shape in change.items():
-        tensors.pop(key, None)
+        heads[name].pop(key, None)
         if shape is not None:
-            tensors[key] = np.ones(shape, np.float32)
-    save(checkpoint / f"{name}.pt", tensors)
+            heads[name][key] = np.ones(shape, np.float32)
+    for stem, tensors in heads.items():
+        save(tmp_path / f"{stem}.pt", tensors)
     with pytest.raises(ExportError) as caught:
-        export(checkpoint)
+        _read_all(find(tmp_path))
     assert words in str(caught.value)
 
 
-def test_a_head_that_is_code_is_not_run(make_m3: Callable[..., Path], tmp_path: Path) -> None:
+def _read_all(heads: TokenHeads) -> None:
+    for head in (heads.weights, heads.vectors):
+        assert head is not None
+        assert head.bias is not None
+        head.weight()
+        head.bias()
+
+
+def test_a_head_that_is_code_is_not_run(tmp_path: Path) -> None:
     class Code:
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (tmp_path / "ran",)
 
-    checkpoint = make_m3()
-    torch.save({"weight": Code()}, checkpoint / "sparse_linear.pt")
+    for name in make_heads():
+        torch.save({"weight": Code()}, tmp_path / f"{name}.pt")
     with pytest.raises(ExportError, match="holds more than tensors"):
-        read_source(ExportConfig(model=str(checkpoint)))
+        find(tmp_path)
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize(("head", "words"), [("weights", "sparse: "), ("vectors", "token_embed: ")])
+@pytest.mark.parametrize(
+    ("head", "name", "words"),
+    [
+        ("weights", "sparse_linear", "sparse: smallest cosine"),
+        ("vectors", "colbert_linear", "token_embed: smallest cosine"),
+    ],
+)
 def test_a_wrong_head_does_not_pass(
     make_m3: Callable[..., Path],
     export: Export,
     monkeypatch: pytest.MonkeyPatch,
     head: str,
+    name: str,
     words: str,
 ) -> None:
-    other = dict(zip(("weights", "vectors"), make_heads(seed=1), strict=True))[head]
+    other = make_heads(seed=1)[name]
     right = token_heads.write_token_outputs
 
     def wrong(graph: Any, states: str, *, hidden_size: int, heads: Any) -> None:
@@ -250,10 +293,8 @@ def test_a_wrong_head_does_not_pass(
 
 
 class TestCertificate:
-    def test_it_covers_every_task_and_verify_repeats_it(
-        self, make_m3: Callable[..., Path], export: Export
-    ) -> None:
-        bundle = export(make_m3())
+    def test_it_covers_every_task_and_verify_repeats_it(self, m3: tuple[Path, Path]) -> None:
+        _, bundle = m3
         for certificate in (read_certificate(bundle), verify_bundle(bundle)):
             [proof] = certificate.engines
             assert proof.passed
@@ -265,12 +306,29 @@ class TestCertificate:
 
     @pytest.mark.parametrize("name", [TOKENS_NAME, *SPARSE_NAMES])
     def test_a_reference_that_is_gone(
-        self, make_m3: Callable[..., Path], export: Export, name: str
+        self, m3: tuple[Path, Path], tmp_path: Path, name: str
     ) -> None:
-        bundle = export(make_m3())
+        bundle = Path(shutil.copytree(m3[1], tmp_path / "bundle"))
         path = bundle / "manifest.json"
         manifest = json.loads(path.read_text())
         del manifest["files"][name]
         path.write_text(json.dumps(manifest))
         with pytest.raises(BundleError, match=name):
             verify_bundle(bundle)
+
+    @pytest.mark.parametrize(
+        ("name", "array"),
+        [
+            (TOKENS_NAME, np.ones((3, VECTOR_WIDTH), np.float32)),
+            (TOKENS_NAME, np.array([[{}]], dtype=object)),
+            (SPARSE_NAMES[0], np.ones(3, np.int32)),
+            (SPARSE_NAMES[1], np.full(3, np.nan, np.float32)),
+        ],
+    )
+    def test_a_reference_that_is_another(
+        self, m3: tuple[Path, Path], tmp_path: Path, name: str, array: npt.NDArray[Any]
+    ) -> None:
+        bundle = Path(shutil.copytree(m3[1], tmp_path / "bundle"))
+        np.save(bundle / name, array, allow_pickle=True)
+        with pytest.raises(BundleError, match="reference"):
+            read_reference(bundle)
