@@ -13,6 +13,8 @@ from embed_runtime.types import Batch, OutputName, TokenizedInput
 # Where requests of both kinds wait, this many batches of small requests go before one of large.
 SMALL_BATCHES_IN_A_ROW = 3
 
+_MAX_VECTOR_BYTES = 1 << 26
+
 _OUTPUT_NAMES: tuple[OutputName, ...] = get_args(OutputName)
 
 T = TypeVar("T")
@@ -29,19 +31,28 @@ class Limits:
     Attributes:
         max_tokens: Tokens of all rows. A longer row gets a batch of its own.
         max_padding: Padding in attention, in squared tokens.
+        max_rows: Rows.
     """
 
     max_tokens: int
     max_padding: int
+    max_rows: int = 1 << 31
 
     @classmethod
-    def for_model(cls, *, max_tokens: int, hidden_size: int) -> "Limits":
+    def for_model(cls, *, max_tokens: int, hidden_size: int, dimensions: int) -> "Limits":
         """Let padding in attention cost a sixteenth of the matrix products of a full batch.
 
         Per layer, with H the hidden size, a token costs 24 H^2 operations in matrix products (of a
         transformer whose feed-forward size is 4 H), and a squared token 4 H in attention.
+
+        Vectors of one batch take `_MAX_VECTOR_BYTES` at most, which only those that weigh a whole
+        vocabulary come near.
         """
-        return cls(max_tokens=max_tokens, max_padding=max_tokens * hidden_size * 6 // 16)
+        return cls(
+            max_tokens=max_tokens,
+            max_padding=max_tokens * hidden_size * 6 // 16,
+            max_rows=max(_MAX_VECTOR_BYTES // (4 * dimensions), 1),
+        )
 
 
 class Row(Generic[T]):
@@ -194,6 +205,11 @@ class _Draft(Generic[T]):
         self._squares = self._longest**2
 
     @property
+    def is_full(self) -> bool:
+        """Whether it has as many rows as it may."""
+        return len(self.rows) >= self._limits.max_rows
+
+    @property
     def num_tokens_left(self) -> int:
         """Tokens that still fit; negative where the first row is beyond the limit itself."""
         return self._limits.max_tokens - self._num_tokens
@@ -227,6 +243,8 @@ def _choose(lane: _Lane[T], limits: Limits) -> list[Row[T]]:
         for row in lane.by_length[length]:
             if row is oldest:
                 continue
+            if draft.is_full:
+                return draft.rows
             if length > draft.num_tokens_left or draft.pads_too_much(length):
                 break
             draft.add(row)

@@ -85,7 +85,9 @@ class Runtime:
         self._scheduler = Scheduler(
             bundle.engine,
             limits=Limits.for_model(
-                max_tokens=bundle.max_batch_tokens, hidden_size=bundle.manifest.hidden_size
+                max_tokens=bundle.max_batch_tokens,
+                hidden_size=bundle.manifest.hidden_size,
+                dimensions=bundle.manifest.dimensions.native,
             ),
             max_queue_tokens=self.max_queue_tokens,
         )

@@ -113,12 +113,23 @@ def test_padding_limit_keeps_long_rows_apart() -> None:
     waiting: Waiting[int] = Waiting()
     for number, length in enumerate([512, *[10] * 40]):
         waiting.add(item(length, number), "embedding", number, is_small=False)
-    limits = Limits.for_model(max_tokens=4096, hidden_size=384)
+    limits = Limits.for_model(max_tokens=4096, hidden_size=384, dimensions=384)
     first, second = drain(waiting, limits)
     # Each short row would cost attention 512 squared.
     assert lengths_of(first) == [512, 10, 10, 10, 10][: len(first)]
     assert len(first) < 6
     assert len(second) == 41 - len(first)
+
+
+def test_vectors_of_a_batch_stay_small_where_each_is_large() -> None:
+    waiting: Waiting[int] = Waiting()
+    for number in range(1000):
+        waiting.add(item(3, number), "embedding", number, is_small=False)
+    limits = Limits.for_model(max_tokens=4096, hidden_size=384, dimensions=250_000)
+    batches = drain(waiting, limits)
+    assert max(map(len, batches)) * 250_000 * 4 <= 1 << 26
+    assert sum(map(len, batches)) == 1000
+    assert len(batches) == -(-1000 // 67)
 
 
 def test_two_lanes_share_the_engine() -> None:
@@ -291,7 +302,7 @@ def test_many_inputs_are_cheap() -> None:
     lengths = np.random.default_rng(0).lognormal(4, 0.8, 40_000).clip(3, 512).astype(int)
     items = [item(length, number) for number, length in enumerate(lengths.tolist())]
     waiting: Waiting[int] = Waiting()
-    limits = Limits.for_model(max_tokens=4096, hidden_size=384)
+    limits = Limits.for_model(max_tokens=4096, hidden_size=384, dimensions=384)
     started = time.thread_time()
     for number, one in enumerate(items):
         waiting.add(one, "embedding", number, is_small=False)
