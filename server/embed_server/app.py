@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from embed_server.auth import OPEN_PATHS, ApiKeyGuard
 from embed_server.config import ServerConfig
+from embed_server.deadline import Deadline
 from embed_server.dispatch import Dispatch
 from embed_server.errors import CONTRACT, STRICT
 from embed_server.metrics import Metrics
@@ -62,6 +63,8 @@ def _middleware(config: ServerConfig, metrics: Metrics) -> list[Middleware]:
             log_level=logging.INFO if config.access_log else logging.DEBUG,
         )
     ]
+    if config.max_request_seconds is not None:
+        layers.append(Middleware(Deadline, seconds=config.max_request_seconds))
     if config.api_key:
         layers.append(Middleware(ApiKeyGuard, api_keys=config.api_key))
     if config.allowed_origins:

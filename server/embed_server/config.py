@@ -1,5 +1,6 @@
 """`ServerConfig`: every option of the HTTP side, written once; flags are derived from it."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -95,11 +96,11 @@ class ServerConfig:
         default=None,
         metadata={"help": "most inputs in one request; a larger one is refused (default: any)"},
     )
-    max_request_seconds: int | None = field(
+    max_request_seconds: float | None = field(
         default=None,
         metadata={
-            "help": "longest time for one request, waiting included; its work is dropped then "
-            "(default: any)"
+            "help": "longest time from a request to the begin of its answer; its work is dropped "
+            "then (default: any)"
         },
     )
     enable_chunked_processing: bool = field(
@@ -157,7 +158,6 @@ class ServerConfig:
         for name in (
             "max_body_bytes",
             "max_request_inputs",
-            "max_request_seconds",
             "max_embed_len",
             "drain_seconds",
         ):
@@ -171,6 +171,11 @@ class ServerConfig:
             raise InputError(
                 f"root_path={self.root_path!r} must start with / and not end with it",
                 param="root_path",
+            )
+        if self.max_request_seconds is not None and not 0 < self.max_request_seconds < math.inf:
+            raise InputError(
+                f"max_request_seconds={self.max_request_seconds} is not above 0",
+                param="max_request_seconds",
             )
         if self.max_embed_len is not None and not self.enable_chunked_processing:
             raise InputError("max_embed_len needs enable_chunked_processing", param="max_embed_len")

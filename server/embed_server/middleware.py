@@ -43,7 +43,6 @@ class Observer:
         state.update(
             request_id=request_id,
             has_given_id=bool(given_id),
-            started=started,
             dialect=self._dialect,  # endpoints of another dialect replace it
         )
         answered: int | None = None

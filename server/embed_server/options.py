@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser, title: str, config_class: type[
     hints = get_type_hints(config_class)
     for option in fields(config_class):
         reading = _reading(hints[option.name])
-        if reading.get("type") is int and "choices" not in reading:
+        if reading.get("type") in (int, float) and "choices" not in reading:
             reading["metavar"] = "N"
         if "metavar" in option.metadata:
             reading["metavar"] = option.metadata["metavar"]

@@ -1,7 +1,6 @@
 """`Service`: what every endpoint works with, made once for each app."""
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ from embed_runtime.types import EmbedRequest, EmbedResult
 from embed_server.chat import ChatRenderer
 from embed_server.config import ServerConfig
 from embed_server.disconnect import CancelOnDisconnect
-from embed_server.errors import DeadlineError, UnknownModelError
+from embed_server.errors import UnknownModelError
 from embed_server.metrics import Metrics
 from embed_server.protocol.chat import ChatFields
 from embed_server.served_model import ServedModel
@@ -63,13 +62,12 @@ class Service:
         )
 
     async def embed(self, request: Request, model: ServedModel, work: EmbedRequest) -> EmbedResult:
-        """Compute vectors, or stop as soon as the client is gone or its time is over.
+        """Compute vectors, or stop as soon as the client is gone.
 
         Raises:
             InputError: The work cannot be done as asked.
             RequestTooLargeError: It is more than one request may ask for.
             OverloadedError: Too much is waiting already.
-            DeadlineError: It takes longer than a request may.
             EngineError: The engine failed.
             DisconnectedError: The client left.
         """
@@ -90,16 +88,11 @@ class Service:
             ]
         self.num_running += 1
         try:
-            async with self._deadline(request), CancelOnDisconnect(request):
+            async with CancelOnDisconnect(request):
                 if len(works) == 1:  # without a task of its own
                     results = [await model.run(works[0])]
                 else:
                     results = await asyncio.gather(*map(model.run, works))
-        except TimeoutError as error:
-            raise DeadlineError(
-                f"no answer within max_request_seconds={self.config.max_request_seconds}; "
-                "send less at once, or try again later"
-            ) from error
         finally:
             self.num_running -= 1
         for result in results:
@@ -142,12 +135,6 @@ class Service:
             raise RequestTooLargeError(
                 f"the request has {num_inputs} inputs, and max_request_inputs={most}; split it"
             )
-
-    def _deadline(self, request: Request) -> asyncio.Timeout:
-        """Count from the request's first byte, not from when its work begins."""
-        most = self.config.max_request_seconds
-        passed = time.perf_counter() - request.state.started
-        return asyncio.timeout(None if most is None else most - passed)
 
 
 def service_of(request: Request) -> Service:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from embed_runtime.engines.dummy import DummyEngine
 from embed_runtime.scheduler import Scheduler
 from embed_server.app import create_app
 from embed_server.config import ServerConfig
+from embed_server.deadline import Deadline
 from embed_server.served_model import ServedModel
 
 MakeClient = Callable[..., TestClient]
@@ -73,15 +73,55 @@ def test_a_request_that_takes_too_long_is_dropped(
         raise AssertionError
 
     monkeypatch.setattr(Runtime, "asubmit", never)
-    # As if the request had begun long ago: its time is over at once.
-    monkeypatch.setattr("embed_server.middleware.time", SimpleNamespace(perf_counter=lambda: -1e9))
-    client = limited_client(max_request_seconds=1)
+    client = limited_client(max_request_seconds=0.01)
     response = client.post("/v1/embeddings", json={"input": "a"})
     error = error_of(response)
     assert (error["code"], error["type"]) == (504, "GatewayTimeoutError")
-    assert "max_request_seconds=1" in error["message"]
+    assert "max_request_seconds=0.01;" in error["message"]
     assert events == ["cancelled"]
     assert client.get("/load").json() == {"server_load": 0}
+
+
+def test_a_body_that_does_not_come_in_time_is_given_up(runtime: Runtime) -> None:
+    app = create_app([ServedModel.of(runtime)], ServerConfig(max_request_seconds=0.01))
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.get_running_loop().create_future()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/embeddings",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+    asyncio.run(asyncio.wait_for(app(scope, receive, send), timeout=10))
+    assert [message.get("status") for message in sent] == [504, None]
+
+
+def test_an_answer_that_has_begun_may_take_its_time() -> None:
+    async def slow_app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        loop = asyncio.get_running_loop()
+        later = loop.create_future()
+        loop.call_later(0.05, later.set_result, None)
+        await later
+        await send({"type": "http.response.body", "body": b"done"})
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    async def receive() -> Any:
+        raise AssertionError
+
+    asyncio.run(Deadline(slow_app, seconds=0.01)({"type": "http"}, receive, send))
+    assert sent == ["http.response.start", "http.response.body"]
 
 
 @pytest.mark.parametrize("compat", [None, "vllm"])
