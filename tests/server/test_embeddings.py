@@ -166,6 +166,19 @@ def test_add_special_tokens_false_feeds_the_text_alone(client: TestClient) -> No
     assert answer["usage"]["prompt_tokens"] == 2
 
 
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+def test_vectors_of_tokens(client: TestClient, runtime: Runtime, encoding: str) -> None:
+    texts = [TEXT, "find a place"]
+    answer = embed(client, input=texts, pooling_task="token_embed", encoding_format=encoding)
+    EmbeddingsResponse.model_validate(answer, strict=True, extra="forbid")
+    outputs = runtime.encode(texts, task="token_embed")
+    for item, expected in zip(answer["data"], outputs, strict=True):
+        rows = item["embedding"]
+        if encoding == "base64":
+            rows = np.frombuffer(base64.b64decode(rows), "<f4").reshape(expected.data.shape)
+        assert np.array_equal(np.array(rows, np.float32), expected.data)
+
+
 def test_native_size_is_accepted_by_a_model_without_smaller_ones(
     dummy_bundle: Callable[..., Path],
 ) -> None:

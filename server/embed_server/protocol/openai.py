@@ -95,16 +95,25 @@ class EmbeddingsRequest(InputFields):
         description="Extension, also called `task`: name of the model's prompt to put in front of "
         "every text.",
     )
+    pooling_task: Literal["embed", "token_embed"] | None = Field(
+        None,
+        description="Extension: `token_embed` answers with a list of vectors for each input, one "
+        "for each of its tokens.",
+    )
     late_chunking: bool = Field(
         False,
         description="Extension, as Jina's API has it: the inputs are the chunks of one text, in "
         "order, which is read as a whole; a vector is the mean of its chunk's tokens.",
     )
 
+    def find_task(self, manifest: Manifest) -> Task:
+        """Say what the model shall compute."""
+        return self.pooling_task or super().find_task(manifest)
+
     def to_request(self, manifest: Manifest, rendered: Sequence[str] = ()) -> EmbedRequest:
         """Say the same in the runtime's words; see `InputFields.to_request`."""
         work = super().to_request(manifest, rendered)
-        return replace(work, late_chunking=self.late_chunking)
+        return replace(work, late_chunking=True) if self.late_chunking else work
 
 
 class EmbeddingItem(BaseModel):
