@@ -11,7 +11,7 @@ MAX_PROBE_TOKENS = 8192
 # Every model is probed with these lengths, whatever it costs.
 MIN_PROBE_TOKENS = 513
 # What the probes of growing length may cost the original model: minutes on two cores.
-_MAX_PROBE_FLOPS = 1e13
+_MAX_PROBE_FLOPS = 5e12
 
 # Around the sizes at which kernels, tiles and buckets change; the maximum is added per model.
 _LENGTHS = (
