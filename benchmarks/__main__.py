@@ -1,4 +1,4 @@
-"""`python -m benchmarks run` and `export` measure and store; `report` shows a run again."""
+"""`python -m benchmarks run`, `export`, `serve` measure and store; `report` shows a run again."""
 
 import argparse
 import logging
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.checkpoints import CACHE
 from benchmarks.compare import compare
+from benchmarks.dummy_bundle import write_dummy_bundle
 from benchmarks.exporting import measure_export
 from benchmarks.machine import (
     describe_machine,
@@ -20,13 +21,15 @@ from benchmarks.machine import (
     source_commit,
 )
 from benchmarks.peers import PeerSpec, RuntimePeer, SentenceTransformersPeer
-from benchmarks.report import exports_to_markdown, save_plot, to_markdown
-from benchmarks.results import ExportResult, Result, read_result, write_result
+from benchmarks.report import exports_to_markdown, save_plot, serving_to_markdown, to_markdown
+from benchmarks.results import ExportResult, Result, ServingResult, read_result, write_result
+from benchmarks.serving import KINDS, Load, measure_serving
 from benchmarks.workloads import WORKLOADS, Workload
 from embed_runtime.types import Precision
 
 _LOG = logging.getLogger("benchmarks")
 
+_CONNECTIONS = (1, 32, 256)
 _RESULTS = Path(__file__).parent / "results"
 
 
@@ -49,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     export.add_argument("--threads", type=int, default=num_physical_cores(), metavar="N")
     export.add_argument("-o", "--output", type=Path, default=_RESULTS, metavar="DIR")
     export.set_defaults(action=_measure_exports)
+    serve = commands.add_parser("serve", help="load a server that has no model, store as JSON")
+    serve.add_argument("--seconds", type=int, default=10, metavar="N", help="of each load")
+    serve.add_argument("-o", "--output", type=Path, default=_RESULTS, metavar="DIR")
+    serve.set_defaults(action=_measure_serving)
     report = commands.add_parser("report", help="print the tables of a stored result and plot it")
     report.add_argument("result", type=Path)
     report.set_defaults(action=_report)
@@ -143,6 +150,28 @@ def _measure_exports(options: argparse.Namespace) -> None:
     path = options.output / f"{result.date}-export-{workload.name}-{machine_slug(machine)}.json"
     write_result(path, result)
     sys.stdout.write(exports_to_markdown(result))
+    _LOG.info("stored: %s", path)
+
+
+def _measure_serving(options: argparse.Namespace) -> None:
+    machine = describe_machine()
+    loads = [
+        Load(kind=kind, connections=connections, seconds=options.seconds)
+        for kind in KINDS
+        for connections in _CONNECTIONS
+    ]
+    result = ServingResult(
+        date=datetime.now(UTC).date().isoformat(),
+        command=shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        commit=source_commit(),
+        machine=machine,
+        versions=library_versions(),
+        seconds=options.seconds,
+        measurements=tuple(measure_serving(write_dummy_bundle(), loads, num_cores=1)),
+    )
+    path = options.output / f"{result.date}-serving-{machine_slug(machine)}.json"
+    write_result(path, result)
+    sys.stdout.write(serving_to_markdown(result))
     _LOG.info("stored: %s", path)
 
 

@@ -3,7 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.results import ExportResult, Measurement, Result, WorkloadResult
+from benchmarks.results import (
+    ExportResult,
+    Measurement,
+    Result,
+    ServingResult,
+    WorkloadResult,
+)
 
 _HEADER = (
     "system", "engine", "precision", "tokens/s", "texts/s", "spread", "times baseline",
@@ -52,6 +58,32 @@ def exports_to_markdown(result: ExportResult) -> str:
         table = [header, ("---",) * len(header), *rows]
         blocks += [heading, "\n".join(_line(row) for row in table)]
     return "\n\n".join(blocks) + "\n"
+
+
+def serving_to_markdown(result: ServingResult) -> str:
+    """Write a server's figures as one table, under a line that says where it ran."""
+    header = (
+        "request", "connections", "requests/s", "vectors/s", "p50", "p99", "CPU per vector",
+        "memory", "failures",
+    )  # fmt: skip
+    rows = [
+        (
+            one.kind,
+            str(one.connections),
+            f"{one.requests_per_second:,.0f}",
+            f"{one.vectors_per_second:,.0f}",
+            f"{one.p50_milliseconds:,.1f} ms",
+            f"{one.p99_milliseconds:,.1f} ms",
+            f"{one.cpu_microseconds_per_vector:,.0f} us",
+            _mebibytes(one.memory_bytes),
+            str(one.failures),
+        )
+        for one in result.measurements
+    ]
+    table = [header, ("---",) * len(header), *rows]
+    where = f"{result.date}, {result.machine.cpu}, server and load generator on a core each"
+    heading = f"{where}, commit {result.commit}: `{result.command}`"
+    return "\n\n".join([heading, "\n".join(_line(row) for row in table)]) + "\n"
 
 
 def save_plot(result: Result, path: Path) -> None:
