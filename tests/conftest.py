@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -191,8 +192,10 @@ def refused(
     from embed_export import source
     from embed_export.cli import main
 
-    # Takes longer than all the rest; tests of tokenizers are elsewhere.
-    monkeypatch.setattr(source, "prove_tokenizer", lambda *_: None)
+    def prove_nothing(*_: object) -> None:
+        """Save the time: this takes longer than all the rest, and has tests elsewhere."""
+
+    monkeypatch.setattr(source, "prove_tokenizer", prove_nothing)
 
     def refused(checkpoint: Path, *flags: str) -> str:
         place = tmp_path / "place"
@@ -217,11 +220,11 @@ def refused(
 @pytest.fixture(params=["missing", "renamed", "misshapen", "integers", "float64", "infinite"])
 def damage(request: pytest.FixtureRequest) -> Callable[[Path], str]:
     """Damages one matrix of a checkpoint; gives what of its name every error must say."""
-    from safetensors.numpy import load_file, save_file
+    numpy_files: Any = import_module("safetensors.numpy")  # its types are loose
 
     def damage(checkpoint: Path) -> str:
         file = checkpoint / "model.safetensors"
-        tensors = load_file(file)
+        tensors = numpy_files.load_file(file)
         name = next(one for one in sorted(tensors) if "layer" in one and tensors[one].ndim == 2)
         tensor = tensors.pop(name)
         match request.param:
@@ -237,7 +240,7 @@ def damage(request: pytest.FixtureRequest) -> Callable[[Path], str]:
                 tensors[name] = np.full_like(tensor, np.inf)
             case _:
                 pass
-        save_file(tensors, file, metadata={"format": "pt"})
+        numpy_files.save_file(tensors, file, metadata={"format": "pt"})
         return name[name.index("layer") :]
 
     return damage
