@@ -225,7 +225,9 @@ def damage(request: pytest.FixtureRequest) -> Callable[[Path], str]:
     def damage(checkpoint: Path) -> str:
         file = checkpoint / "model.safetensors"
         tensors = numpy_files.load_file(file)
-        name = next(one for one in sorted(tensors) if "layer" in one and tensors[one].ndim == 2)
+        name: str = next(
+            one for one in sorted(tensors) if "layer" in one and tensors[one].ndim == 2
+        )
         tensor = tensors.pop(name)
         match request.param:
             case "renamed":
