@@ -248,8 +248,7 @@ def encode_scores(
 ) -> bytes:
     """Write a `ScoreResponse`."""
     items = [
-        {"index": index, "object": "score", "score": score}
-        for index, score in enumerate(scores.tolist())
+        {"index": index, "object": "score", "score": score} for index, score in enumerate(scores)
     ]
     return encode_list(items, *results, answer_id=answer_id, model=model)
 
@@ -267,9 +266,9 @@ def encode_ranking(
     ranking = np.argsort(-scores, kind="stable")[: body.top_n or None].tolist()
     items: list[dict[str, Any]] = []
     for index in ranking:
-        item: dict[str, Any] = {"index": index, "relevance_score": float(scores[index])}
+        item: dict[str, Any] = {"index": index, "relevance_score": scores[index]}
         if body.return_documents:
             item["document"] = {"text": documents[index], "multi_modal": None}
         items.append(item)
     answer = {"id": answer_id, "model": model, "usage": count_tokens(*results), "results": items}
-    return orjson.dumps(answer)
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
