@@ -3,6 +3,7 @@
 import logging
 import random
 import time
+from urllib.parse import quote
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -78,7 +79,7 @@ class Observer:
             "request_id": scope["state"]["request_id"],
             "client": (scope.get("client") or ("unix",))[0],
             "method": scope["method"],
-            "path": scope["path"],
+            "path": quote(scope["path"]),  # a line break in it would forge a line of the log
             "status": status,
             "milliseconds": round(seconds * 1000, 1),
         }

@@ -30,6 +30,14 @@ def test_every_request_is_logged_when_asked(
     assert message.startswith("request trace-me from testclient: POST /v1/embeddings -> 400 in ")
 
 
+def test_a_path_cannot_forge_a_line(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", logger="embed_server.middleware")
+    client.get("/a%0Arequest%20forged")
+    [record] = [record for record in caplog.records if record.name == "embed_server.middleware"]
+    assert "GET /a%0Arequest%20forged -> 404" in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
 def test_json_lines_from_a_running_server(
     start_server: Any, dummy_bundle: Callable[..., Path]
 ) -> None:
