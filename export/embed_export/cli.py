@@ -211,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
         "--task-adapter",
         metavar="NAME",
         help="merge this one of a model's adapters, and put its prompt in front of every text"
-        " (default: none, as in the model's own code)",
+        " (default: keep all of them, for requests to choose from by prompt_name)",
     )
     add(
         "--pooling",

@@ -27,7 +27,8 @@ class ExportConfig:
         sparse: Whether vectors are weights of the vocabulary's words, made by a masked language
             model's head (SPLADE), where the checkpoint does not say so itself.
         normalize: Whether vectors have unit length, instead of the checkpoint's own rule.
-        task_adapter: The one of a model's adapters to merge into its weights; None for none.
+        task_adapter: The one of a model's adapters to merge into its weights; None keeps all of
+            them in the graph.
         convert: "embed" to take an architecture without a recipe, through transformers' own code.
         hf_overrides: Values that replace those of config.json, nested objects merged.
     """

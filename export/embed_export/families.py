@@ -12,8 +12,9 @@ What `embed-export --list` prints; `make families` writes this page from the rec
 the file of its recipe in `embed_export/recipes/`, found by `model_type` and `architectures` in
 config.json. Pooling, prompts, normalization and lengths come from the checkpoint's own files where
 they say them; the table tells what counts where they do not. Every family gives one vector for a
-text, and one for each token. A text model of another family, which transformers computes with code
-of its own, exports with `--convert embed`.
+text, and one for each token. `sparse_linear.pt` and `colbert_linear.pt` beside the weights, as in
+bge-m3, add sparse vectors and vectors for late interaction. A text model of another family, which
+transformers computes with code of its own, exports with `--convert embed`.
 
 {table}
 """
