@@ -29,6 +29,7 @@ from embed_export.errors import ExportError, UnsupportedModelError
 from embed_export.experts import compute_every_expert
 from embed_export.graph import OPSET
 from embed_export.native import Loaded, load_native
+from embed_export.quiet import quiet_transformers
 from embed_runtime.types import Precision
 
 # Weights an embedding never needs: language and classification heads beside the backbone.
@@ -88,6 +89,8 @@ def trace(
     loaded = load_native(settings, folder, dtype=_DTYPES[precision])
     _check_weights(loaded)
     model = loaded.model
+    if settings.get("is_causal") is False:
+        _check_looks_ahead(model)
     compute_every_expert(model)
     with _quiet():
         try:
@@ -137,6 +140,19 @@ def _check_weights(loaded: Loaded) -> None:
         raise ExportError(
             f"the checkpoint has {len(left_over)} weights that {type(loaded.model).__name__} does"
             f" not use, the first is {left_over[0]!r}; config.json is of another kind of model"
+        )
+
+
+def _check_looks_ahead(model: Any) -> None:
+    """Refuse a family that does not read `is_causal`: its vectors would be a causal model's."""
+    input_ids = torch.ones((2, _EXAMPLE_TOKENS), dtype=torch.int64)
+    input_ids[1, -1] = 2
+    with torch.no_grad(), quiet_transformers():
+        states = model(input_ids=input_ids, use_cache=False).last_hidden_state
+    if torch.equal(states[0, 0], states[1, 0]):
+        raise UnsupportedModelError(
+            f"config.json: is_causal is false, but transformers' {type(model).__name__} has causal"
+            " attention only; leave it out if that is what the model was trained with"
         )
 
 

@@ -46,6 +46,7 @@ _CONFIGS: dict[str, dict[str, Any]] = {
         "model_type": "phi3",
         "architectures": ["Phi3ForCausalLM"],
         **_SIZES,
+        "dtype": "bfloat16",
         "original_max_position_embeddings": 64,
         "rope_parameters": _LONGROPE,
     },
@@ -54,6 +55,7 @@ _CONFIGS: dict[str, dict[str, Any]] = {
         "model_type": "mixtral",
         "architectures": ["MixtralForCausalLM"],
         **_SIZES,
+        "dtype": "bfloat16",
         "num_local_experts": 4,
         "num_experts_per_tok": 2,
     },
@@ -66,7 +68,17 @@ _CONFIGS: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 2,
         "moe_intermediate_size": 24,
     },
-    "olmo2": {"model_type": "olmo2", "architectures": ["Olmo2ForCausalLM"], **_SIZES},
+    "olmo2": {
+        "model_type": "olmo2",
+        "architectures": ["Olmo2ForCausalLM"],
+        **_SIZES,
+        "is_causal": False,
+    },
+    "stablelm": {
+        "model_type": "stablelm",
+        "architectures": ["StableLmForCausalLM"],
+        **_SIZES,
+    },
     "dynamic-rope": {
         "model_type": "olmo2",
         "architectures": ["Olmo2ForCausalLM"],
@@ -108,6 +120,6 @@ def _save(settings: Mapping[str, Any], folder: Path) -> None:
         for name, parameter in model.named_parameters():
             offset = 1.0 if name.endswith("norm.weight") else 0.0
             parameter.normal_(offset, 0.2)
-    model.save_pretrained(folder)
+    model.to(getattr(torch, settings.get("dtype", "float32"))).save_pretrained(folder)
     written = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**written, **settings}))

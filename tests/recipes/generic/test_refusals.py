@@ -94,6 +94,14 @@ def test_other_tasks_are_no_embedding_models(make_native: Make) -> None:
         read_source(ExportConfig(model=str(folder), convert="embed"))
 
 
+def test_a_family_that_cannot_look_ahead_is_refused(
+    make_native: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_native("stablelm")
+    error = refusal(folder, capsys, "--convert", "embed", "--hf-overrides.is_causal", "false")
+    assert "StableLmModel has causal attention only" in error
+
+
 @pytest.mark.parametrize(
     ("name", "architecture"),
     [("qwen2", "Qwen2ForCausalLM"), ("mistral", "MistralForCausalLM"), ("gemma2", "Gemma2Model")],
