@@ -156,6 +156,7 @@ PARAMS = frozenset(
     {
         "cache_salt",
         "input_tokens",
+        "late_chunking_params",
         "media_io_kwargs",
         "mm_processor_kwargs",
         "model",

@@ -63,6 +63,8 @@ ROWS: list[tuple[dict[str, Any], dict[str, Any], tuple[int, str], str | None, st
     (TEXTS | PAIRS, {"use_activation": "perhaps"}, SCHEMA, "body.use_activation", "boolean"),
     ({"/pooling": TEXTS["/pooling"]}, {"task": "score"}, LATER, "task", "classify"),
     ({"/pooling": TEXTS["/pooling"]}, {"task": "plugin"}, LATER, "task", "token_embed"),
+    ({"/v1/embeddings": {"input": "a"}}, {"late_chunking_params": {"chunk_size": 4}}, LATER,
+     "late_chunking_params", "late_chunking: true"),
     ({"/v2/embed": OTHERS["/v2/embed"]}, {"input_type": "x"}, LATER, None, "['document', 'query']"),
     ({"/v2/embed": OTHERS["/v2/embed"]}, {"max_tokens": 65}, LATER, "truncate_prompt_tokens", "64"),
     ({"/v2/embed": OTHERS["/v2/embed"]}, {"images": ["x"]}, SCHEMA, "body", "exactly one"),

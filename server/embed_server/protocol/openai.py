@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import AliasChoices, BaseModel, Field, model_validator
 
+from embed_runtime.errors import InputError
 from embed_runtime.manifest import Manifest
 from embed_runtime.types import EmbedRequest, EmbedResult, Task
 from embed_server.errors import SchemaError
@@ -105,6 +106,20 @@ class EmbeddingsRequest(InputFields):
         description="Extension, as Jina's API has it: the inputs are the chunks of one text, in "
         "order, which is read as a whole; a vector is the mean of its chunk's tokens.",
     )
+
+    late_chunking_params: object = Field(
+        None, description="vLLM's chunks of equal length; refused: use `late_chunking`."
+    )
+
+    def check(self) -> None:
+        """Refuse fields that would change the vectors and are not offered."""
+        super().check()
+        if self.late_chunking_params is not None:
+            raise InputError(
+                "late_chunking_params is not offered; send the chunks of one text as input, with"
+                " late_chunking: true",
+                param="late_chunking_params",
+            )
 
     def find_task(self, manifest: Manifest) -> Task:
         """Say what the model shall compute."""
