@@ -10,7 +10,7 @@ from embed_runtime.config import RuntimeConfig
 from embed_runtime.errors import EmbedError, InputError
 from embed_server.bundles import BundleSource
 from embed_server.config import ServerConfig
-from embed_server.options import OneLineParser, add_options, from_options
+from embed_server.options import OneLineParser, add_options, from_options, with_dashes
 
 API_KEY_VARIABLE = "EMBED_API_KEY"
 
@@ -30,7 +30,8 @@ exit codes: 0 stopped, 1 unexpected, 2 something you can mend; one line on stder
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    options = vars(_parser().parse_args(arguments))
+    given = sys.argv[1:] if arguments is None else arguments
+    options = vars(_parser().parse_args(with_dashes(given)))
     try:
         config = from_options(ServerConfig, options | _api_key(options))
         runtime_config = from_options(RuntimeConfig, options)

@@ -1,10 +1,12 @@
 """Command line flags out of config dataclasses: an option is written once, as a field."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from types import NoneType
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
 
 ConfigT = TypeVar("ConfigT")
 
@@ -35,14 +37,35 @@ def add_options(parser: argparse.ArgumentParser, title: str, config_class: type[
         )
 
 
+def with_dashes(arguments: Sequence[str]) -> list[str]:
+    """Read `--max_body_bytes` as `--max-body-bytes`, as vLLM does; values stay as they are."""
+    dashed: list[str] = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name.startswith("--"):
+            argument = name.replace("_", "-") + equals + value
+        dashed.append(argument)
+    return dashed
+
+
 def from_options(config_class: type[ConfigT], options: Mapping[str, Any]) -> ConfigT:
     """Make a config of the flags that were given; the class has defaults for the others."""
     given = {
-        name: tuple(options[name]) if isinstance(options[name], list) else options[name]
+        name: _to_tuple(options[name]) if isinstance(options[name], list) else options[name]
         for name in get_type_hints(config_class)
         if name in options
     }
     return config_class(**given)
+
+
+def _to_tuple(values: list[str]) -> tuple[str, ...]:
+    """Take one JSON list of texts, which is how vLLM's users write several, for its items."""
+    if len(values) == 1 and values[0].startswith("["):
+        try:
+            return msgspec.json.decode(values[0], type=tuple[str, ...])
+        except msgspec.DecodeError:
+            pass  # then it is a text like any other
+    return tuple(values)
 
 
 def _help(option: Field[Any]) -> str:

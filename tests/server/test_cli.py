@@ -83,6 +83,23 @@ def test_options_fill_both_configs(parse: Callable[..., Options]) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "origins"),
+    [
+        (("--allowed_origins", "https://a_b", "https://c"), ("https://a_b", "https://c")),
+        (("--allowed-origins=https://a_b",), ("https://a_b",)),
+        (("--allowed_origins=https://a_b",), ("https://a_b",)),
+        (("--allowed-origins", '["https://a", "https://c"]'), ("https://a", "https://c")),
+        (("--allowed-origins", "[half"), ("[half",)),
+    ],
+)
+def test_options_may_be_written_as_for_vllm(
+    parse: Callable[..., Options], arguments: tuple[str, ...], origins: tuple[str, ...]
+) -> None:
+    sources, _, config, _ = parse("bundle", *arguments)
+    assert (sources, config.allowed_origins) == ([BUNDLE], origins)
+
+
 def test_the_environments_key_counts_only_without_a_flag(
     parse: Callable[..., Options], monkeypatch: pytest.MonkeyPatch
 ) -> None:
