@@ -85,7 +85,7 @@ def make_splade(make_checkpoint: MakeCheckpoint) -> MakeSplade:
                 for index, (path, kind) in enumerate(types.items())
             ]
             (folder / "modules.json").write_text(json.dumps(modules))
-            top = {"model_type": "SparseEncoder", "similarity_fn_name": "dot", "prompts": {}}
+            top = {"model_type": "SparseEncoder", "similarity_fn_name": "dot"}
             (folder / "config_sentence_transformers.json").write_text(json.dumps(top))
             (folder / "1_SpladePooling").mkdir()
             (folder / "1_SpladePooling/config.json").write_text(json.dumps(settings))
@@ -222,7 +222,7 @@ def test_nothing_in_the_graph_has_a_score_for_every_word_at_every_token(
     assert vocab_size > 2 * splade.CHUNK_WORDS
     write_graphs(tmp_path, source)
     for dialect in ("padded", "packed"):
-        model = onnx.load(tmp_path / f"graphs/{dialect}.onnx", load_external_data=False)
+        model = onnx.ModelProto.FromString((tmp_path / f"graphs/{dialect}.onnx").read_bytes())
         shapes = _shapes(onnx.shape_inference.infer_shapes(model, strict_mode=True))
         # Vectors have a size of their own for each row; only tokens come with many of them.
         wide = {name for name, shape in shapes.items() if shape[-1:] == [vocab_size]}
@@ -255,10 +255,13 @@ def test_tied_words_are_stored_once(make_splade: MakeSplade, tmp_path: Path) -> 
 
 def test_asked_for_by_flag_or_by_vllms_name(make_splade: MakeSplade) -> None:
     checkpoint = str(make_splade("bert"))
-    override = {"architectures": ["BertSpladeSparseEmbeddingModel"]}
+    ways: list[dict[str, Any]] = [
+        {"sparse": True},
+        {"hf_overrides": {"architectures": ["BertSpladeSparseEmbeddingModel"]}},
+    ]
     plain = read_source(ExportConfig(model=checkpoint)).spec
     assert (plain.splade, plain.sparse, plain.pooling.modes) == (None, None, ("cls",))
-    for options in ({"sparse": True}, {"hf_overrides": override}):
+    for options in ways:
         spec = read_source(ExportConfig(model=checkpoint, **options)).spec
         assert spec.splade == SpladePooling(strategy="max", double_log=False)
         assert spec.sparse == Sparse(output="embedding", pooling="max")
