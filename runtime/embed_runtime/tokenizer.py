@@ -1,66 +1,19 @@
 """Texts to token ids: prompts, truncation, and the checks of what a caller may send."""
 
-import reprlib
 import sys
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain
 from pathlib import Path
-from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 import tokenizers
 
 from embed_runtime.errors import BundleError, InputError, InputTooLongError
+from embed_runtime.framing import CHARS_PER_TOKEN, SURPLUS_TOKENS, Frame, cut_text
 from embed_runtime.manifest import TokenizerSpec
-from embed_runtime.types import EmbedRequest, TextOrIds, TokenizedInput, Truncate
-
-# Of a text longer than this many characters for each token that can matter, only a part is read
-# at first; text in any script has fewer characters a token, and where it has not, more is read.
-_CHARS_PER_TOKEN = 8
-# The part must give this many tokens more than are kept. It ends at white space, where tokenizers
-# split; to one that does not (some BPE and Unigram models join words, BERT drops some control
-# characters), the torn word can only change the tokens next to the tear: at most 100 in WordPiece.
-_SURPLUS_TOKENS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """The special tokens around a text, and how much fits between them."""
-
-    first: list[int]
-    last: list[int]
-    limit: int
-    truncate: Truncate
-
-    @property
-    def room(self) -> int:
-        """Tokens left for the text itself; negative where not even the special tokens fit."""
-        return self.limit - len(self.first) - len(self.last)
-
-    @property
-    def enough(self) -> int:
-        """Tokens that a part of a text must give before the rest of the text does not matter."""
-        return self.limit + _SURPLUS_TOKENS
-
-    def wrap(self, content: list[int]) -> list[int]:
-        """Put the special tokens around a text's own."""
-        return self.first + content + self.last
-
-    def cut(self, ids: list[int], index: int) -> list[int]:
-        """Slice ids to the limit, whatever they stand for; refuse that where `truncate` is NONE."""
-        if len(ids) <= self.limit:
-            return ids
-        if self.truncate == "NONE":
-            raise InputTooLongError(
-                f"input {index} has at least {len(ids)} tokens, and the maximum context length is"
-                f" {self.limit} tokens; shorten it, or set truncate to END or START",
-                param="input_tokens",
-                index=index,
-            )
-        return ids[: self.limit] if self.truncate == "END" else ids[-self.limit :]
+from embed_runtime.token_ids import check_ids, check_inputs, is_list, to_inputs
+from embed_runtime.types import EmbedRequest, TokenizedInput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +93,7 @@ class Tokenizer:
             InputError: There is no input; or one is empty, of a wrong type, not Unicode or
                 outside the vocabulary; or `max_tokens` is out of range.
         """
-        inputs = _check_inputs(request.inputs)
+        inputs = check_inputs(request.inputs)
         frame = self._frame(request)
         texts = [
             self._check_text(prompt + one, index)
@@ -157,10 +110,10 @@ class Tokenizer:
                 rows.append(self._fit_text(content, text, prompt, frame, index))
                 skipped.append(num_skipped)
             else:
-                ids = one if _is_list(one) else _check_ids(one, index)
+                ids = one if is_list(one) else check_ids(one, index)
                 rows.append(frame.cut(ids, index))
                 skipped.append(0)
-        return self._to_inputs(rows, skipped, first_index)
+        return to_inputs(rows, skipped, vocab_size=self.vocab_size, first_index=first_index)
 
     def encode_together(
         self, request: EmbedRequest, *, prompt: str = ""
@@ -183,14 +136,16 @@ class Tokenizer:
         """
         frame = self._frame(replace(request, max_tokens=None, truncate="NONE", chunk=False))
         rows: list[list[int]] = []
-        for index, one in enumerate(_check_inputs(request.inputs)):
+        for index, one in enumerate(check_inputs(request.inputs)):
             front = prompt if index == 0 else ""
             rows.append(
                 self.encode_text(front + one, add_special_tokens=False, index=index)
                 if isinstance(one, str)
-                else _check_ids(one, index)
+                else check_ids(one, index)
             )
-        spans = [item.input_ids for item in self._to_inputs(rows, [0] * len(rows), 0)]
+        spans = [
+            item.input_ids for item in to_inputs(rows, [0] * len(rows), vocab_size=self.vocab_size)
+        ]
         counts = np.array([len(ids) for ids in spans], np.int64)
         counts[0] += len(frame.first)
         counts[-1] += len(frame.last)
@@ -222,8 +177,8 @@ class Tokenizer:
             InputError: The text is not Unicode.
         """
         self._check_text(text, 0)
-        num_chars = _CHARS_PER_TOKEN * (max_tokens + _SURPLUS_TOKENS)
-        for part in (_cut(text, num_chars, "END"), text):
+        num_chars = CHARS_PER_TOKEN * (max_tokens + SURPLUS_TOKENS)
+        for part in (cut_text(text, num_chars, "END"), text):
             encoding = self._library.encode_batch([part], add_special_tokens=False)[0]
             if len(encoding.ids) > max_tokens:
                 return part[: encoding.offsets[max_tokens - 1][1]]
@@ -294,7 +249,7 @@ class Tokenizer:
                 )
         return first, last
 
-    def _frame(self, request: EmbedRequest) -> _Frame:
+    def _frame(self, request: EmbedRequest) -> Frame:
         """Check the limits a request sets."""
         most = sys.maxsize if request.chunk else self.max_tokens
         limit = most if request.max_tokens is None else request.max_tokens
@@ -305,7 +260,7 @@ class Tokenizer:
                 f"truncate={request.truncate!r} must be END, START or NONE", param="truncate"
             )
         framed = request.add_special_tokens
-        return _Frame(
+        return Frame(
             self._first if framed else [], self._last if framed else [], limit, request.truncate
         )
 
@@ -323,27 +278,27 @@ class Tokenizer:
                 ) from error
         return text
 
-    def _encode_texts(self, texts: Sequence[str], frame: _Frame) -> Iterator[list[int]]:
+    def _encode_texts(self, texts: Sequence[str], frame: Frame) -> Iterator[list[int]]:
         """Yield the token ids of each text, without special tokens.
 
         Of a text that is far too long these are only the tokens at the end that is kept: those
-        that can be in the result, and `_SURPLUS_TOKENS` more.
+        that can be in the result, and `SURPLUS_TOKENS` more.
         """
         if not texts:
             return
-        max_chars = _CHARS_PER_TOKEN * frame.enough
-        parts = [_cut(text, max_chars, frame.truncate) for text in texts]
+        max_chars = CHARS_PER_TOKEN * frame.enough
+        parts = [cut_text(text, max_chars, frame.truncate) for text in texts]
         encodings = self._library.encode_batch_fast(parts, add_special_tokens=False)
         for text, part, encoding in zip(texts, parts, encodings, strict=True):
             ids, num_chars = encoding.ids, max_chars
             while len(part) < len(text) and len(ids) < frame.enough:
                 num_chars *= 4
-                part = _cut(text, num_chars, frame.truncate)
+                part = cut_text(text, num_chars, frame.truncate)
                 ids = self._library.encode_batch_fast([part], add_special_tokens=False)[0].ids
             yield ids
 
     def _fit_text(
-        self, content: list[int], text: str, prompt: str, frame: _Frame, index: int
+        self, content: list[int], text: str, prompt: str, frame: Frame, index: int
     ) -> list[int]:
         """Cut a text's tokens to what fits, and put the special tokens around."""
         if len(content) <= frame.room:
@@ -363,12 +318,12 @@ class Tokenizer:
             return []
         num_chars = len(prompt)
         # The slower call, because only it tells where in the text a token came from.
-        part = text[: num_chars + _CHARS_PER_TOKEN * _SURPLUS_TOKENS]
+        part = text[: num_chars + CHARS_PER_TOKEN * SURPLUS_TOKENS]
         encoding = self._library.encode_batch([part], add_special_tokens=False)[0]
         ends = [end for _, end in encoding.offsets]
         return encoding.ids[: sum(end <= num_chars for end in ends)]
 
-    def _count_skipped(self, prompt: str, frame: _Frame) -> int:
+    def _count_skipped(self, prompt: str, frame: Frame) -> int:
         """Count the leading tokens that pooling leaves out, as Sentence-Transformers counts them.
 
         That is the prompt tokenized alone, without the special token at its end if it has one
@@ -379,100 +334,3 @@ class Tokenizer:
         [content] = self._encode_texts([self._check_text(prompt, 0)], frame)
         ids = frame.wrap(content)[: self.max_tokens]
         return len(ids) - (bool(ids) and ids[-1] in self._special_ids)
-
-    def _to_inputs(
-        self, rows: Sequence[list[int]], skipped: Sequence[int], first_index: int
-    ) -> list[TokenizedInput]:
-        """Check the ids of all rows at once: numpy costs the same for many rows as for one."""
-        lengths = [len(row) for row in rows]
-        for index, (length, num_skipped) in enumerate(
-            zip(lengths, skipped, strict=True), first_index
-        ):
-            if length <= num_skipped:
-                raise _nothing_to_pool(index, length)
-        ends = list(accumulate(lengths))
-        ids = _join(rows, ends[-1], first_index)
-        if ids.min() < 0 or ids.max() >= self.vocab_size:
-            wrong = int(np.flatnonzero((ids < 0) | (ids >= self.vocab_size))[0])
-            index = first_index + bisect_right(ends, wrong)
-            raise InputError(
-                f"input {index}: token id {ids[wrong]} is outside 0..{self.vocab_size - 1}",
-                param="inputs",
-                index=index,
-            )
-        narrow = ids.astype(np.int32)
-        return [
-            TokenizedInput(input_ids=narrow[end - length : end], num_skipped=num_skipped)
-            for length, end, num_skipped in zip(lengths, ends, skipped, strict=True)
-        ]
-
-
-def _nothing_to_pool(index: int, length: int) -> InputError:
-    if not length:
-        return InputError(f"input {index} is empty", param="inputs", index=index)
-    return InputError(
-        f"input {index}: the prompt takes all of its {length} tokens and leaves none to pool;"
-        " shorten the prompt",
-        param="prompt",
-        index=index,
-    )
-
-
-def _join(rows: Sequence[list[int]], num_tokens: int, first_index: int) -> npt.NDArray[np.int64]:
-    """Lay rows one after another; refuse what is no token id."""
-    if set(map(type, chain.from_iterable(rows))) != {int}:
-        rows = [_check_ids(row, index) for index, row in enumerate(rows, first_index)]
-    try:
-        return np.fromiter(chain.from_iterable(rows), np.int64, num_tokens)
-    except OverflowError as error:
-        index, row = next(
-            (index, row)
-            for index, row in enumerate(rows, first_index)
-            if not -(2**63) <= min(row) <= max(row) < 2**63
-        )
-        raise _no_ids(row, index) from error
-
-
-def _cut(text: str, max_chars: int, truncate: Truncate) -> str:
-    """Drop the far end of a long text at white space; a text without any there stays whole."""
-    if len(text) <= max_chars:
-        return text
-    if truncate == "START":
-        words = text[-max_chars:].split(None, 1)
-        return words[1] if len(words) == 2 else text
-    words = text[:max_chars].rsplit(None, 1)
-    return words[0] if len(words) == 2 else text
-
-
-def _check_inputs(inputs: Sequence[TextOrIds]) -> Sequence[TextOrIds]:
-    """Refuse what is no list of inputs."""
-    if isinstance(inputs, str) or not len(inputs):
-        raise InputError("inputs must be a list of at least one text", param="inputs")
-    return inputs
-
-
-def _is_list(ids: Sequence[int]) -> TypeGuard[list[int]]:
-    """Tell whether these could be ids; `_join` looks at them all at once."""
-    return type(ids) is list
-
-
-def _check_ids(ids: Sequence[int], index: int) -> list[int]:
-    """Refuse what a caller gave instead of token ids."""
-    try:
-        array = np.asarray(ids)
-        # Numpy would take True for 1; and an empty list has no type yet.
-        valid = array.ndim == 1 and bool not in set(map(type, ids))
-        if valid and (array.dtype.kind in "iu" or not array.size):
-            checked: list[int] = array.tolist()
-            return checked
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise _no_ids(ids, index)
-
-
-def _no_ids(ids: Sequence[int], index: int) -> InputError:
-    return InputError(
-        f"input {index} must be a text or a flat list of token ids, not {reprlib.repr(ids)}",
-        param="inputs",
-        index=index,
-    )
