@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-FAMILIES = ("bert", "roberta", "distilbert", "mpnet")
+FAMILIES = ("bert", "distilbert", "mpnet")
 
 
 @pytest.fixture(params=FAMILIES)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3-text")
+FAMILIES = ("llama", "qwen3", "gemma3-text")
 
 
 @pytest.fixture(params=FAMILIES)
