@@ -19,7 +19,7 @@ from embed_export.checkpoint import Checkpoint
 from embed_export.errors import ExportError
 from embed_export.json_object import JsonObject
 from embed_export.model_spec import ModelSpec
-from embed_export.native import Loaded, load_native
+from embed_export.native import Loaded, load_native, one_line
 from embed_export.plain_heads import HeadReferences, weigh_words
 from embed_export.pooler import SMALLEST_NORM
 from embed_export.probe import Reference
@@ -184,11 +184,17 @@ def _run(
     model: _Backbone, row: Sequence[int]
 ) -> tuple[list[_DoubleArray], npt.NDArray[np.floating] | None]:
     input_ids = torch.tensor([list(row)])
-    outputs = model(
-        input_ids=input_ids,
-        attention_mask=torch.ones_like(input_ids),
-        output_hidden_states=True,
-    )
+    try:
+        outputs = model(
+            input_ids=input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            output_hidden_states=True,
+        )
+    except (IndexError, RuntimeError) as error:  # torch's, for a table that is too short
+        raise ExportError(
+            f"the original model fails on a text of {len(row)} tokens ({one_line(error)}); export"
+            " with a smaller --max-length"
+        ) from error
     logits, last = getattr(outputs, "logits", None), getattr(outputs, "last_hidden_state", None)
     states = [*outputs.hidden_states, *([] if last is None else [last])]
     return (

@@ -202,6 +202,9 @@ def _simplify(model: ir.Model, parameters: set[str]) -> None:
 def _first_reason(error: Exception) -> str:
     """Name what stopped the tracer and the line of transformers that it was at."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
+    if lines[0].startswith("Constraints violated"):
+        # What follows are hints at torch's own flags; this is what they come to.
+        return "its code is for a fixed number of tokens, as loops over them are"
     reason = _HINTS.split(lines[0])[0].strip()
     frames = [
         frame

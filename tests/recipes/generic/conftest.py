@@ -79,6 +79,20 @@ _CONFIGS: dict[str, dict[str, Any]] = {
         "architectures": ["StableLmForCausalLM"],
         **_SIZES,
     },
+    "mamba": {
+        "model_type": "mamba",
+        "architectures": ["MambaForCausalLM"],
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "max_position_embeddings": 64,
+    },
+    # Positions count from behind the padding's id, so that fewer tokens fit than there are.
+    "xlm-roberta-xl": {
+        "model_type": "xlm-roberta-xl",
+        "architectures": ["XLMRobertaXLModel"],
+        **_SIZES,
+        "pad_token_id": 1,
+    },
     "dynamic-rope": {
         "model_type": "olmo2",
         "architectures": ["Olmo2ForCausalLM"],

@@ -10,7 +10,9 @@ import pytest
 from embed_export.cli import main
 from embed_export.config import ExportConfig
 from embed_export.errors import ExportError, UnsupportedModelError
+from embed_export.progress import QuietSteps
 from embed_export.recipes import recipes
+from embed_export.reference import run_original
 from embed_export.source import read_source
 
 Make = Callable[..., Path]
@@ -39,6 +41,21 @@ def test_code_that_looks_at_values_cannot_be_traced(
     assert "Olmo2Model cannot be traced" in error
     assert "data-dependent" in error
     assert "dynamic_frequency_update" in error
+
+
+def test_a_loop_over_tokens_cannot_be_traced(
+    make_native: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refusal(make_native("mamba"), capsys, "--convert", "embed")
+    assert "MambaModel cannot be traced: its code is for a fixed number of tokens" in error
+
+
+def test_more_tokens_than_positions_are_named(make_native: Make) -> None:
+    source = read_source(ExportConfig(model=str(make_native("xlm-roberta-xl")), convert="embed"))
+    parts = (source.checkpoint, source.recipe, source.spec, source.tokenizer)
+    failure = pytest.raises(ExportError, match=r"fails on a text of 128 tokens .* --max-length")
+    with QuietSteps().step("original") as advance, failure:
+        run_original(*parts, ["word " * 200], advance)
 
 
 def test_without_the_flag_it_is_named(
