@@ -8,7 +8,7 @@ READY := .venv/.ready
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench families constraints clean
+.PHONY: help install demo test check bench families openapi constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -42,6 +42,9 @@ bench: $(READY) ## Compare speed with sentence-transformers; stores benchmarks/r
 
 families: $(READY) ## Write export/FAMILIES.md from the recipes
 	$(BIN)/python -m embed_export.families > export/FAMILIES.md
+
+openapi: $(READY) ## Write server/openapi.json from the endpoints
+	$(BIN)/python -m embed_server.openapi > server/openapi.json
 
 constraints: $(READY) ## Pin what .venv holds now (run it where PyTorch is a CPU build)
 	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu$$//' > constraints.txt

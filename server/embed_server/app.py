@@ -12,6 +12,7 @@ from embed_server.auth import OPEN_PATHS, ApiKeyGuard
 from embed_server.config import ServerConfig
 from embed_server.deadline import Deadline
 from embed_server.dispatch import Dispatch
+from embed_server.documentation import UNAUTHORIZED, DocumentedApp, choose
 from embed_server.errors import CONTRACT, STRICT
 from embed_server.metrics import Metrics
 from embed_server.middleware import Observer
@@ -35,7 +36,7 @@ def create_app(models: Sequence[ServedModel], config: ServerConfig) -> FastAPI:
         InputError: Two models have the same name.
     """
     metrics = Metrics(models)
-    app = FastAPI(
+    app = DocumentedApp(
         title="embed-serve",
         description=DESCRIPTION,
         version="1",
@@ -49,7 +50,11 @@ def create_app(models: Sequence[ServedModel], config: ServerConfig) -> FastAPI:
     needs_key = [Security(HTTPBearer(auto_error=False))] if config.api_key else []
     for router in all_routers():
         is_open = all(getattr(route, "path", None) in OPEN_PATHS for route in router.routes)
-        app.include_router(router, dependencies=[] if is_open else needs_key)
+        app.include_router(
+            router,
+            dependencies=[] if is_open else needs_key,
+            responses=choose(500) | ({} if is_open else UNAUTHORIZED),
+        )
     return app
 
 

@@ -15,22 +15,9 @@ from embed_server.errors import (
     SchemaError,
 )
 from embed_server.protocol.parsing import TeiBody, choose_model, parse_body
-from embed_server.protocol.shared import ErrorBody
 from embed_server.service import service_of
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-
-ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorBody, "description": "The request is wrong; sending it again cannot help"},
-    401: {"description": 'No valid key: {"error": "Unauthorized"}'},
-    404: {"model": ErrorBody, "description": "No such model"},
-    413: {"model": ErrorBody, "description": "The body is too large"},
-    429: {"model": ErrorBody, "description": "Too much is waiting; see the Retry-After header"},
-    500: {"model": ErrorBody, "description": "The engine failed"},
-    503: {"model": ErrorBody, "description": "The server is stopping"},
-    504: {"model": ErrorBody, "description": "It took too long"},
-    "default": {"model": ErrorBody, "description": "Any other failure"},
-}
 
 
 class Endpoint(APIRoute):

@@ -14,6 +14,7 @@ from embed_runtime.scoring import SIDES
 from embed_runtime.types import EmbedRequest, EmbedResult, FloatArray, Truncate
 from embed_runtime.vectors import to_binary, to_int8, to_ubinary, to_uint8
 from embed_server.protocol.base64 import to_base64
+from embed_server.protocol.examples import examples
 from embed_server.protocol.request import PRIORITY
 from embed_server.protocol.shared import check_limit
 
@@ -62,6 +63,11 @@ class MixedInput(BaseModel):
 
 class EmbedBody(BaseModel):
     """Unknown fields are ignored."""
+
+    model_config = examples(
+        '{"texts": ["a text"], "input_type": "search_query", "embedding_types": ["ubinary"]}',
+        '{"inputs": [{"content": [{"type": "text", "text": "a text"}]}], "truncate": "START"}',
+    )
 
     model: str | None = Field(None, description="A served model name; empty for the only model.")
     input_type: str | None = Field(
@@ -198,6 +204,13 @@ class Meta(BaseModel):
 
 class EmbedResponse(BaseModel):
     """Vectors in the order of the inputs."""
+
+    model_config = examples(
+        """{"id": "embd-91c2d4e6f8a0b173", "response_type": "embeddings_by_type",
+        "embeddings": {"ubinary": [[189]]}, "texts": ["a text"],
+        "meta": {"api_version": {"version": "2"},
+            "billed_units": {"input_tokens": 4, "image_tokens": 0}}}""",
+    )
 
     id: str
     embeddings: Embeddings

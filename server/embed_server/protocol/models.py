@@ -7,7 +7,12 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from embed_server.protocol.examples import examples
 from embed_server.served_model import ServedModel
+
+_CARD = """{"id": "all-MiniLM-L6-v2", "object": "model", "created": 1767225600,
+    "owned_by": "embed-runtime", "root": "sentence-transformers/all-MiniLM-L6-v2",
+    "parent": null, "max_model_len": 256, "dimensions": 384, "permission": []}"""
 
 
 class ModelPermission(BaseModel):
@@ -30,6 +35,8 @@ class ModelPermission(BaseModel):
 class ModelCard(BaseModel):
     """One served name."""
 
+    model_config = examples(_CARD)
+
     id: str
     object: Literal["model"] = "model"
     created: int
@@ -43,6 +50,8 @@ class ModelCard(BaseModel):
 
 class ModelList(BaseModel):
     """Every served name."""
+
+    model_config = examples(f'{{"object": "list", "data": [{_CARD}]}}')
 
     object: Literal["list"] = "list"
     data: list[ModelCard]

@@ -12,6 +12,7 @@ from embed_runtime.types import EmbedRequest, EmbedResult, Task
 from embed_server.errors import SchemaError
 from embed_server.protocol.chat import ChatFields, Conversations, Messages
 from embed_server.protocol.encoding import EncodingFields, encode_values
+from embed_server.protocol.examples import examples, list_example
 from embed_server.protocol.inputs import ALLOWED, InputsOrMessages
 from embed_server.protocol.request import RequestFields
 from embed_server.protocol.shared import Usage, encode_list
@@ -90,6 +91,12 @@ class InputFields(RequestFields, EncodingFields, ChatFields):
 class EmbeddingsRequest(InputFields):
     """Texts, token ids or conversations to embed."""
 
+    model_config = examples(
+        '{"input": ["a text", "another"]}',
+        '{"input": "a text", "encoding_format": "base64", "truncate_prompt_tokens": -1}',
+        '{"input": [[101, 102]], "user": "someone"}',
+    )
+
     prompt_name: str | None = Field(
         None,
         validation_alias=AliasChoices("prompt_name", "task"),
@@ -141,6 +148,11 @@ class EmbeddingItem(BaseModel):
 
 class EmbeddingsResponse(BaseModel):
     """Vectors in the order of the inputs."""
+
+    model_config = list_example(
+        "embd",
+        '{"index": 0, "object": "embedding", "embedding": [0.5, -0.5, 0.5, 0.5]}',
+    )
 
     id: str
     object: Literal["list"] = "list"

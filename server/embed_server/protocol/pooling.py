@@ -8,6 +8,7 @@ from embed_runtime.errors import InputError
 from embed_runtime.manifest import Manifest
 from embed_runtime.types import EmbedResult, Task
 from embed_server.protocol.encoding import encode_values
+from embed_server.protocol.examples import examples, list_example
 from embed_server.protocol.openai import InputFields
 from embed_server.protocol.shared import Usage, encode_list
 
@@ -17,6 +18,11 @@ _REMOVED = {"score": "classify", "encode": "token_embed"}
 
 class PoolingRequest(InputFields):
     """What to compute of texts, token ids or conversations."""
+
+    model_config = examples(
+        '{"input": ["a text", "another"]}',
+        '{"input": "a text", "task": "token_embed"}',
+    )
 
     task: str | None = Field(
         None,
@@ -61,6 +67,11 @@ class PoolingItem(BaseModel):
 
 class PoolingResponse(BaseModel):
     """Results in the order of the inputs."""
+
+    model_config = list_example(
+        "pooling",
+        '{"index": 0, "object": "pooling", "data": [0.5, -0.5, 0.5, 0.5]}',
+    )
 
     id: str
     object: Literal["list"] = "list"

@@ -13,6 +13,7 @@ from embed_runtime.scoring import Side, for_side
 from embed_runtime.types import EmbedRequest, EmbedResult, FloatArray, Truncate
 from embed_server.errors import SchemaError
 from embed_server.protocol.chat import ContentPart
+from embed_server.protocol.examples import examples, list_example
 from embed_server.protocol.parsing import is_list
 from embed_server.protocol.request import RequestFields
 from embed_server.protocol.shared import Usage, count_tokens, encode_list
@@ -143,6 +144,11 @@ class ScoreFields(RequestFields):
 class ScoreRequest(ScoreFields):
     """Two sides to compare: one with one, one with each, or pair by pair."""
 
+    model_config = examples(
+        '{"queries": "a text", "documents": ["another", "a third"]}',
+        '{"text_1": ["a text", "another"], "text_2": ["a third", {"text": "a fourth"}]}',
+    )
+
     queries: Items | None = Field(None, description="One query for all documents, or one for each.")
     documents: Items | None = Field(None, description="What to compare with the queries.")
     items: Items | None = Field(None, description="The same as `documents`.")
@@ -183,6 +189,10 @@ class ScoreRequest(ScoreFields):
 class RerankRequest(ScoreFields):
     """A query, and the documents to put in order."""
 
+    model_config = examples(
+        '{"query": "a text", "documents": ["another", {"text": "a third"}], "top_n": 1}',
+    )
+
     query: Item = Field(description="What is looked for.")
     documents: Items = Field(description="Where it is looked for: texts, or objects with `text`.")
     top_n: int | None = Field(
@@ -203,6 +213,11 @@ class ScoreItem(BaseModel):
 
 class ScoreResponse(BaseModel):
     """Scores in the order of the documents."""
+
+    model_config = list_example(
+        "score",
+        '{"index": 0, "object": "score", "score": 0.8125}',
+    )
 
     id: str
     object: Literal["list"] = "list"
@@ -236,6 +251,13 @@ class RerankUsage(BaseModel):
 
 class RerankResponse(BaseModel):
     """Documents, the best first."""
+
+    model_config = examples(
+        """{"id": "score-7766554433221100", "model": "all-MiniLM-L6-v2",
+        "usage": {"prompt_tokens": 14, "total_tokens": 14},
+        "results": [{"index": 1, "relevance_score": 0.8125,
+            "document": {"text": "a third", "multi_modal": null}}]}""",
+    )
 
     id: str
     model: str

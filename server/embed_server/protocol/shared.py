@@ -26,7 +26,7 @@ class ErrorDetail(BaseModel):
 
     message: str
     type: str
-    param: str | None
+    param: str | None = None
     code: int
 
 

@@ -9,7 +9,6 @@ import orjson
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StrictInt,
     StrictStr,
@@ -17,6 +16,7 @@ from pydantic import (
 )
 
 from embed_runtime.types import EmbedRequest, EmbedResult, Task, Truncate
+from embed_server.protocol.examples import examples
 from embed_server.protocol.parsing import TeiBody, is_list
 
 Direction: TypeAlias = Literal["Left", "Right", "left", "right"]
@@ -67,7 +67,10 @@ class Truncating(TeiBody):
 class TeiEmbedBody(Truncating):
     """Of `/embed_all` and `/embed_sparse`, and with more of `/embed`."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"inputs": "What is Deep Learning?"}})
+    model_config = examples(
+        '{"inputs": ["a text", "another"]}',
+        '{"inputs": "a text", "truncate": true}',
+    )
 
     inputs: Inputs = Field(description="A text, token ids, or a list of these.")
     model: str | None = MODEL
@@ -113,8 +116,12 @@ class SimilarityParameters(Truncating):
 class SimilarityBody(TeiBody):
     """Of `/similarity`."""
 
-    inputs: SimilarityInputs
-    parameters: SimilarityParameters | None = None
+    model_config = examples(
+        '{"inputs": {"source_sentence": "a text", "sentences": ["another", "a third"]}}',
+    )
+
+    inputs: SimilarityInputs = Field(description="What to compare.")
+    parameters: SimilarityParameters | None = Field(None, description="How to read it.")
     model: str | None = MODEL
 
     def to_request(self) -> EmbedRequest:

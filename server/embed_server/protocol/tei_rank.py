@@ -7,6 +7,7 @@ import orjson
 from pydantic import BaseModel, Field, StrictStr
 
 from embed_runtime.types import FloatArray
+from embed_server.protocol.examples import examples
 from embed_server.protocol.score import RerankRequest
 from embed_server.protocol.tei import MODEL, REMEDY, Truncating
 
@@ -14,10 +15,12 @@ from embed_server.protocol.tei import MODEL, REMEDY, Truncating
 class TeiRerankBody(Truncating):
     """A query, and the texts to put in order: known by `texts`, where others have `documents`."""
 
+    model_config = examples('{"query": "a text", "texts": ["another", "a third"]}')
+
     known_by = ("texts", "documents")
 
-    query: StrictStr
-    texts: list[StrictStr] = Field(min_length=1)
+    query: StrictStr = Field(description="What is looked for.")
+    texts: list[StrictStr] = Field(min_length=1, description="Where it is looked for.")
     raw_scores: bool = Field(default=False, description="No effect: similarities are given as is.")
     return_text: bool = Field(default=False, description="Whether each rank holds its text.")
     model: str | None = MODEL
@@ -35,6 +38,8 @@ class _Translated(RerankRequest):
 
 class Rank(BaseModel):
     """One text, by its place in the request."""
+
+    model_config = examples('{"index": 1, "text": "a third", "score": 0.8125}')
 
     index: int
     text: str | None = None

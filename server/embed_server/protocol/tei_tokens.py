@@ -6,6 +6,7 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, Field, StrictInt, StrictStr, WithJsonSchema
 
 from embed_runtime.tokenizer import Tokenizer
+from embed_server.protocol.examples import examples
 from embed_server.protocol.parsing import TeiBody, is_list
 from embed_server.protocol.tei import MODEL, PROMPT_NAME
 
@@ -39,9 +40,11 @@ Rows: TypeAlias = Annotated[
 class TeiTokenizeBody(TeiBody):
     """Of `/tokenize`: known by `inputs`, where vLLM's has `prompt` or `messages`."""
 
+    model_config = examples('{"inputs": ["a text", "another"]}')
+
     known_by = ("inputs", "prompt")
 
-    inputs: Texts
+    inputs: Texts = Field(description="A text, or a list of them.")
     add_special_tokens: bool = Field(
         default=True, description="Whether texts get the tokenizer's first and last tokens."
     )
@@ -52,7 +55,9 @@ class TeiTokenizeBody(TeiBody):
 class DecodeBody(TeiBody):
     """Of `/decode`."""
 
-    ids: Rows
+    model_config = examples('{"ids": [[1, 2, 3]]}')
+
+    ids: Rows = Field(description="Token ids, or a list of lists of them.")
     skip_special_tokens: bool = Field(
         default=True, description="Whether special tokens are left out of the text."
     )
@@ -61,6 +66,10 @@ class DecodeBody(TeiBody):
 
 class SimpleToken(BaseModel):
     """One token; special ones stand nowhere in the text."""
+
+    model_config = examples(
+        '{"id": 3793, "text": "text", "special": false, "start": 2, "stop": 6}',
+    )
 
     id: int
     text: str

@@ -6,12 +6,15 @@ from pydantic import BaseModel, Field, model_validator
 
 from embed_server.errors import SchemaError
 from embed_server.protocol.chat import ChatFields, Conversations, Messages
+from embed_server.protocol.examples import examples
 
 _MAX_ID = 2**63 - 1
 
 
 class TokenizeRequest(ChatFields):
     """A text, or a conversation; nothing is cut. Unknown fields are ignored."""
+
+    model_config = examples('{"prompt": "a text", "return_token_strs": true}')
 
     model: str | None = Field(None, description="A served model name; empty for the only model.")
     prompt: str | None = Field(None, description="The text.")
@@ -55,6 +58,11 @@ class TokenizeRequest(ChatFields):
 class TokenizeResponse(BaseModel):
     """Token ids, and what the model takes."""
 
+    model_config = examples(
+        """{"count": 4, "max_model_len": 256, "tokens": [101, 1037, 3793, 102],
+        "token_strs": ["[CLS]", "a", "text", "[SEP]"]}""",
+    )
+
     count: int
     max_model_len: int
     tokens: list[int]
@@ -64,11 +72,15 @@ class TokenizeResponse(BaseModel):
 class DetokenizeRequest(BaseModel):
     """Token ids. Unknown fields are ignored."""
 
+    model_config = examples('{"tokens": [1, 2, 3]}')
+
     model: str | None = Field(None, description="A served model name; empty for the only model.")
     tokens: list[Annotated[int, Field(ge=0, le=_MAX_ID)]] = Field(description="Token ids.")
 
 
 class DetokenizeResponse(BaseModel):
     """Their text, special tokens included."""
+
+    model_config = examples('{"prompt": "[CLS] a text [SEP]"}')
 
     prompt: str

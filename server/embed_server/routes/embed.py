@@ -4,18 +4,15 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from embed_server.endpoint import ERRORS, Endpoint
+from embed_server.documentation import FAILURES
+from embed_server.endpoint import Endpoint
 from embed_server.protocol.cohere import EmbedBody, EmbedResponse, encode_json
 from embed_server.service import answer_id, service_of
 
 router = APIRouter(route_class=Endpoint, tags=["embed"])
 
 
-@router.post(
-    "/v2/embed",
-    response_model=EmbedResponse,
-    responses=ERRORS,
-)
+@router.post("/v2/embed", response_model=EmbedResponse, responses=FAILURES)
 async def embed(request: Request, body: EmbedBody) -> Response:
     """Embed texts, as Cohere's API does."""
     service = service_of(request)

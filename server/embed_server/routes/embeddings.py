@@ -5,7 +5,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embed_server.answers import bytes_response, json_response
-from embed_server.endpoint import ERRORS, Endpoint
+from embed_server.documentation import BYTES, FAILURES
+from embed_server.endpoint import Endpoint
 from embed_server.protocol.openai import EmbeddingsRequest, EmbeddingsResponse, encode_json
 from embed_server.protocol.request import naming_the_remedy
 from embed_server.service import answer_id, service_of
@@ -13,7 +14,7 @@ from embed_server.service import answer_id, service_of
 router = APIRouter(route_class=Endpoint, tags=["embed"])
 
 
-@router.post("/v1/embeddings", response_model=EmbeddingsResponse, responses=ERRORS)
+@router.post("/v1/embeddings", response_model=EmbeddingsResponse, responses=FAILURES | BYTES)
 async def embeddings(request: Request, body: EmbeddingsRequest) -> Response:
     """Embed texts, token ids or conversations, as OpenAI's API does."""
     service = service_of(request)

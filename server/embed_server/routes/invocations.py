@@ -1,7 +1,7 @@
 """`POST /invocations`: SageMaker's one path; the body says which endpoint is meant."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 
 from fastapi import APIRouter
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -9,15 +9,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embed_runtime.types import Task
-from embed_server.endpoint import ERRORS, Endpoint, read_body, speak_as
+from embed_server.documentation import BYTES, FAILURES, TEI_FAILURES, either
+from embed_server.endpoint import Endpoint, read_body, speak_as
 from embed_server.errors import SchemaError
-from embed_server.protocol.cohere import EmbedBody
-from embed_server.protocol.openai import EmbeddingsRequest
+from embed_server.protocol.cohere import EmbedBody, EmbedResponse
+from embed_server.protocol.openai import EmbeddingsRequest, EmbeddingsResponse
 from embed_server.protocol.parsing import is_list, parse_body
-from embed_server.protocol.pooling import PoolingRequest
-from embed_server.protocol.score import RerankRequest, ScoreRequest
-from embed_server.protocol.tei import TeiVectorBody
-from embed_server.protocol.tei_rank import TeiRerankBody
+from embed_server.protocol.pooling import PoolingRequest, PoolingResponse
+from embed_server.protocol.score import RerankRequest, RerankResponse, ScoreRequest, ScoreResponse
+from embed_server.protocol.tei import SparseVectors, TeiVectorBody, Vectors
+from embed_server.protocol.tei_rank import Rank, TeiRerankBody
 from embed_server.routes.embed import embed
 from embed_server.routes.embeddings import embeddings
 from embed_server.routes.pooling import pooling
@@ -45,15 +46,41 @@ SHAPES: tuple[tuple[tuple[str, ...], type[BaseModel], Handler], ...] = (
 
 _OBJECT: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])
 
+BODIES: tuple[type[BaseModel], ...] = (*(body for _, body, _ in SHAPES), PoolingRequest)
 ANY_BODY = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": {"type": "object"}}},
+        "content": {
+            "application/json": {
+                "schema": {
+                    "anyOf": [
+                        {"$ref": f"#/components/schemas/{name}"}
+                        for name in dict.fromkeys(body.__name__ for body in BODIES)
+                    ]
+                },
+                "example": {"input": ["a text", "another"]},
+            }
+        },
     }
 }
+AnyAnswer: TypeAlias = (
+    EmbeddingsResponse
+    | PoolingResponse
+    | EmbedResponse
+    | ScoreResponse
+    | RerankResponse
+    | list[Rank]
+    | Vectors
+    | SparseVectors
+)
 
 
-@router.post("/invocations", responses=ERRORS, openapi_extra=ANY_BODY)
+@router.post(
+    "/invocations",
+    response_model=AnyAnswer,
+    responses=either(FAILURES, TEI_FAILURES) | BYTES,
+    openapi_extra=ANY_BODY,
+)
 async def invocations(request: Request) -> Response:
     """Answer as the endpoint does whose body this is: embeddings, pooling, score, rerank, embed."""
     content = await read_body(request)

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from embed_server.endpoint import Endpoint
+from embed_server.protocol.examples import examples
 from embed_server.service import service_of
 
 router = APIRouter(route_class=Endpoint, tags=["service"])
@@ -13,6 +14,8 @@ router = APIRouter(route_class=Endpoint, tags=["service"])
 
 class Load(BaseModel):
     """Load of this process."""
+
+    model_config = examples('{"server_load": 0}')
 
     server_load: int = Field(description="Requests that wait for vectors now.")
 

@@ -4,7 +4,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from embed_server.endpoint import ERRORS, Endpoint
+from embed_server.documentation import choose
+from embed_server.endpoint import Endpoint
 from embed_server.protocol.models import ModelCard, ModelList, describe_model, list_models
 from embed_server.service import service_of
 
@@ -18,7 +19,23 @@ async def models(request: Request) -> Response:
     return Response(listing.model_dump_json(), media_type="application/json")
 
 
-@router.get("/v1/models/{name:path}", response_model=ModelCard, responses={404: ERRORS[404]})
+NAME = {
+    "parameters": [
+        {
+            "name": "name",
+            "in": "path",
+            "required": True,
+            "description": "One of a model's names; it may hold slashes.",
+            "schema": {"type": "string"},
+            "example": "all-MiniLM-L6-v2",
+        }
+    ]
+}
+
+
+@router.get(
+    "/v1/models/{name:path}", response_model=ModelCard, responses=choose(404), openapi_extra=NAME
+)
 async def model(request: Request) -> Response:
     """Describe the model of this name."""
     name = request.path_params["name"]

@@ -5,7 +5,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embed_server.answers import bytes_response, json_response
-from embed_server.endpoint import ERRORS, Endpoint
+from embed_server.documentation import BYTES, FAILURES
+from embed_server.endpoint import Endpoint
 from embed_server.protocol.pooling import PoolingRequest, PoolingResponse, encode_json
 from embed_server.protocol.request import naming_the_remedy
 from embed_server.service import answer_id, service_of
@@ -13,7 +14,7 @@ from embed_server.service import answer_id, service_of
 router = APIRouter(route_class=Endpoint, tags=["embed"])
 
 
-@router.post("/pooling", response_model=PoolingResponse, responses=ERRORS)
+@router.post("/pooling", response_model=PoolingResponse, responses=FAILURES | BYTES)
 async def pooling(request: Request, body: PoolingRequest) -> Response:
     """Compute vectors of inputs, vectors of their tokens, or weights of the vocabulary."""
     service = service_of(request)

@@ -6,7 +6,8 @@ from starlette.responses import Response
 
 from embed_runtime.types import Truncate
 from embed_server.answers import json_response
-from embed_server.endpoint import ERRORS, Endpoint
+from embed_server.documentation import FAILURES, TEI_FAILURES, either
+from embed_server.endpoint import Endpoint
 from embed_server.protocol.score import RerankRequest, RerankResponse, encode_ranking, to_texts
 from embed_server.protocol.tei_rank import Rank, TeiRerankBody, encode_ranks
 from embed_server.scoring import score_pairs
@@ -15,7 +16,11 @@ from embed_server.service import answer_id, service_of
 router = APIRouter(route_class=Endpoint, tags=["rank"])
 
 
-@router.post("/rerank", response_model=RerankResponse | list[Rank], responses=ERRORS)
+@router.post(
+    "/rerank",
+    response_model=RerankResponse | list[Rank],
+    responses=either(FAILURES, TEI_FAILURES),
+)
 async def rerank_either(request: Request, body: RerankRequest | TeiRerankBody) -> Response:
     """Rank documents in vLLM's way, or `texts` in text-embeddings-inference's."""
     if isinstance(body, RerankRequest):
@@ -33,13 +38,13 @@ async def rank_texts(request: Request, body: TeiRerankBody) -> Response:
     return json_response(encode_ranks(body, scores))
 
 
-@router.post("/v1/rerank", response_model=RerankResponse, responses=ERRORS)
+@router.post("/v1/rerank", response_model=RerankResponse, responses=FAILURES)
 async def rerank(request: Request, body: RerankRequest) -> Response:
     """Rank documents by their vectors' similarity with the query's; overlong ones are an error."""
     return await _rank(request, body, truncate="NONE")
 
 
-@router.post("/v2/rerank", response_model=RerankResponse, responses=ERRORS)
+@router.post("/v2/rerank", response_model=RerankResponse, responses=FAILURES)
 async def rerank_cutting(request: Request, body: RerankRequest) -> Response:
     """Rank documents in the same way; the ends of overlong ones are cut, as Cohere does."""
     return await _rank(request, body, truncate="END")

@@ -5,7 +5,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embed_server.answers import json_response
-from embed_server.endpoint import ERRORS, Endpoint
+from embed_server.documentation import FAILURES
+from embed_server.endpoint import Endpoint
 from embed_server.protocol.score import ScoreRequest, ScoreResponse, encode_scores
 from embed_server.scoring import score_pairs
 from embed_server.service import answer_id, service_of
@@ -13,8 +14,8 @@ from embed_server.service import answer_id, service_of
 router = APIRouter(route_class=Endpoint, tags=["rank"])
 
 
-@router.post("/v1/score", response_model=ScoreResponse, responses=ERRORS)
-@router.post("/score", response_model=ScoreResponse, responses=ERRORS)
+@router.post("/v1/score", response_model=ScoreResponse, responses=FAILURES)
+@router.post("/score", response_model=ScoreResponse, responses=FAILURES)
 async def score(request: Request, body: ScoreRequest) -> Response:
     """Compare one query with each document, or pair by pair, by their vectors' similarity."""
     model = service_of(request).find_model(body.model)

@@ -5,13 +5,13 @@ The endpoints of text-embeddings-inference that have a path of their own.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from embed_runtime.types import EmbedRequest, EmbedResult
+from embed_server.documentation import TEI_FAILURES, answer
 from embed_server.endpoint import Endpoint
 from embed_server.protocol.request import naming_the_remedy
 from embed_server.protocol.tei import (
@@ -19,7 +19,6 @@ from embed_server.protocol.tei import (
     SimilarityBody,
     SparseVectors,
     TeiEmbedBody,
-    TeiErrorBody,
     TeiVectorBody,
     TokenVectors,
     Vectors,
@@ -33,46 +32,40 @@ from embed_server.service import service_of
 
 router = APIRouter(route_class=Endpoint, tags=["text-embeddings-inference"])
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    401: {"description": 'No valid key: {"error": "Unauthorized"}'},
-    404: {"model": TeiErrorBody, "description": "No such model"},
-    413: {"model": TeiErrorBody, "description": "Too long an input, or too many inputs"},
-    422: {"model": TeiErrorBody, "description": "The request is wrong"},
-    424: {"model": TeiErrorBody, "description": "The engine failed"},
-    429: {"model": TeiErrorBody, "description": "Too much is waiting; see the Retry-After header"},
-    503: {"model": TeiErrorBody, "description": "The server is stopping"},
-    504: {"model": TeiErrorBody, "description": "It took too long"},
-    "default": {"model": TeiErrorBody, "description": "Any other failure"},
-}
+VECTORS = [[0.5, -0.5, 0.5, 0.5], [0.1, 0.7, -0.1, 0.7]]
+WEIGHTS = [[{"index": 1996, "value": 0.25}, {"index": 2944, "value": 1.5}]]
+COSINES = [0.8125, 0.25]
 
 
-@router.post("/embed", response_model=Vectors, responses=ERRORS)
+@router.post("/embed", response_model=Vectors, responses=TEI_FAILURES | answer(VECTORS))
 async def embed(request: Request, body: TeiVectorBody) -> Response:
     """Embed texts: one vector each."""
     work = service_of(request).allow_pieces(body.to_request())
     return await _answer(request, body.model, work, encode_vectors)
 
 
-@router.post("/embed_all", response_model=TokenVectors, responses=ERRORS)
+@router.post("/embed_all", response_model=TokenVectors, responses=TEI_FAILURES | answer([VECTORS]))
 async def embed_all(request: Request, body: TeiEmbedBody) -> Response:
     """Embed tokens: one vector each, special tokens included."""
     work = body.to_request("token_embed")
     return await _answer(request, body.model, work, encode_token_vectors)
 
 
-@router.post("/embed_sparse", response_model=SparseVectors, responses=ERRORS)
+@router.post(
+    "/embed_sparse", response_model=SparseVectors, responses=TEI_FAILURES | answer(WEIGHTS)
+)
 async def embed_sparse(request: Request, body: TeiEmbedBody) -> Response:
     """Weigh tokens of the vocabulary."""
     return await _answer(request, body.model, body.to_request("sparse"), encode_sparse)
 
 
-@router.post("/similarity", response_model=list[float], responses=ERRORS)
+@router.post("/similarity", response_model=list[float], responses=TEI_FAILURES | answer(COSINES))
 async def similarity(request: Request, body: SimilarityBody) -> Response:
     """Compare sentences with one: cosines, in their order."""
     return await _answer(request, body.model, body.to_request(), encode_similarity)
 
 
-@router.post("/", response_model=Vectors | SparseVectors, responses=ERRORS)
+@router.post("/", response_model=Vectors | SparseVectors, responses=TEI_FAILURES | answer(VECTORS))
 async def root(request: Request, body: TeiVectorBody) -> Response:
     """Do what `/embed` does, or `/embed_sparse` where the model's vectors are weights of tokens."""
     sparse = service_of(request).find_model(body.model).manifest.sparse
@@ -81,7 +74,7 @@ async def root(request: Request, body: TeiVectorBody) -> Response:
     return await _answer(request, body.model, body.to_request("sparse"), encode_sparse)
 
 
-@router.post("/decode", response_model=list[str], responses=ERRORS)
+@router.post("/decode", response_model=list[str], responses=TEI_FAILURES | answer(["the model"]))
 async def decode(request: Request, body: DecodeBody) -> Response:
     """Turn token ids into text."""
     tokenizer = service_of(request).find_model(body.model).runtime.tokenizer

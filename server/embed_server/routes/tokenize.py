@@ -10,7 +10,8 @@ from starlette.responses import Response
 from embed_runtime.plan import find_prompt
 from embed_runtime.types import EmbedRequest
 from embed_server.answers import json_response
-from embed_server.endpoint import ERRORS, Endpoint
+from embed_server.documentation import FAILURES, TEI_FAILURES, either
+from embed_server.endpoint import Endpoint
 from embed_server.protocol.tei_tokens import TeiTokenizeBody, TokenLists, encode_tokens
 from embed_server.protocol.tokenize import (
     DetokenizeRequest,
@@ -23,7 +24,11 @@ from embed_server.service import service_of
 router = APIRouter(route_class=Endpoint, tags=["tokens"])
 
 
-@router.post("/tokenize", response_model=TokenizeResponse | TokenLists, responses=ERRORS)
+@router.post(
+    "/tokenize",
+    response_model=TokenizeResponse | TokenLists,
+    responses=either(FAILURES, TEI_FAILURES),
+)
 async def tokenize_either(request: Request, body: TokenizeRequest | TeiTokenizeBody) -> Response:
     """Give the tokens of `prompt` or `messages`, or of `inputs` as text-embeddings-inference."""
     if isinstance(body, TokenizeRequest):
@@ -50,7 +55,7 @@ async def _tokenize(request: Request, body: TokenizeRequest) -> Response:
     return json_response(orjson.dumps(answer))
 
 
-@router.post("/detokenize", response_model=DetokenizeResponse, responses=ERRORS)
+@router.post("/detokenize", response_model=DetokenizeResponse, responses=FAILURES)
 async def detokenize(request: Request, body: DetokenizeRequest) -> Response:
     """Give the text of token ids."""
     tokenizer = service_of(request).find_model(body.model).runtime.tokenizer

@@ -8,12 +8,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from embed_server.endpoint import Endpoint
+from embed_server.protocol.examples import examples
 
 router = APIRouter(route_class=Endpoint, tags=["service"])
 
 
 class Version(BaseModel):
     """Of embed-runtime."""
+
+    model_config = examples('{"version": "0.1.0"}')
 
     version: str
 
