@@ -214,17 +214,17 @@ def _parser() -> argparse.ArgumentParser:
         " (default: keep all of them, for requests to choose from by prompt_name)",
     )
     add(
+        "--sparse",
+        action="store_true",
+        help="give weights of the vocabulary's words (SPLADE), with a masked language model's head;"
+        " only needed where no modules.json asks for it",
+    )
+    add(
         "--pooling",
         action="append",
         metavar="MODE",
         help="cls, mean, last, max, mean_sqrt_len_tokens or weightedmean, instead of the"
         " checkpoint's; several times for a concatenation",
-    )
-    add(
-        "--sparse",
-        action="store_true",
-        help="give weights of the vocabulary's words (SPLADE), with a masked language model's head;"
-        " only needed where no modules.json asks for it",
     )
     add("--pooler-config", metavar="JSON", help="the same, as vLLM users write it")
     add(
