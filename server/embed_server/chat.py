@@ -8,8 +8,6 @@ import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
-import orjson
-
 from embed_runtime.errors import EngineError, InputError
 from embed_server.chat_worker import MAX_SECONDS, Task
 
@@ -35,10 +33,27 @@ class ChatRenderer:
             InputError: The template is wrong, rejects the messages, or takes too much.
             EngineError: The child process died.
         """
-        line = orjson.dumps(task) + b"\n"
+        try:
+            line = json.dumps(task).encode() + b"\n"
+        except ValueError as error:  # an integer of thousands of digits
+            raise InputError(f"chat_template_kwargs cannot be passed on: {error}") from error
         return await asyncio.wrap_future(self._thread.submit(self._render, line))
 
     def _render(self, line: bytes) -> list[str]:
+        reply, code = self._ask(line)
+        if code is not None and code != -signal.SIGPROF:
+            reply, code = self._ask(line)  # somebody else ended the process; once is no pattern
+        if code is not None:
+            raise _died(code)
+        # Not orjson: a template may write a lone surrogate, which the tokenizer refuses by name.
+        answer = json.loads(reply)
+        if "error" in answer:
+            raise InputError(f"the chat template failed: {answer['error']:.1000}")
+        texts: list[str] = answer["texts"]
+        return texts
+
+    def _ask(self, line: bytes) -> tuple[bytes, int | None]:
+        """Give the process a line; returns its reply, or the code it ended with instead."""
         process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -48,18 +63,13 @@ class ChatRenderer:
             reply = process.stdout.readline()
         except OSError:
             reply = b""
-        if not reply.endswith(b"\n"):
-            self._process = None
-            code = process.wait()
-            if self._end is not None:
-                self._end()
-            raise _died(code)
-        # Not orjson: a template may write a lone surrogate, which the tokenizer refuses by name.
-        answer = json.loads(reply)
-        if "error" in answer:
-            raise InputError(f"the chat template failed: {answer['error']:.1000}")
-        texts: list[str] = answer["texts"]
-        return texts
+        if reply.endswith(b"\n"):
+            return reply, None
+        code = process.wait()
+        self._process = None
+        if self._end is not None:
+            self._end()
+        return reply, code
 
     def _start(self) -> "subprocess.Popen[bytes]":
         self._process = process = subprocess.Popen(
@@ -71,10 +81,12 @@ class ChatRenderer:
 
 def _died(code: int) -> Exception:
     if code == -signal.SIGPROF:
-        return InputError(
-            f"the chat template took more than {MAX_SECONDS} s of processor time; simplify it"
-        )
-    return EngineError(f"the process that renders chat templates ended with code {code}")
+        reason = f"took more than {MAX_SECONDS} s of processor time"
+    elif code < 0:
+        reason = f"ended the process that renders it (signal {-code})"
+    else:
+        return EngineError(f"the process that renders chat templates ended with code {code}")
+    return InputError(f"the chat template {reason}; simplify it")
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

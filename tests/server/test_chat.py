@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
+import psutil
 import pytest
 from starlette.testclient import TestClient
 
@@ -155,6 +157,31 @@ def test_a_template_that_explodes_is_refused_and_the_next_one_works(
     assert len(response.content) < 1500
     again = embed(trusting, messages=HELLO)
     assert np.array_equal(again, expected(runtime, "[CLS]user the model [SEP]"))
+
+
+def test_what_no_template_can_be_told_is_refused(client: TestClient) -> None:
+    for number, status in ("9" * 40, 200), ("9" * 5000, 400):
+        messages = '"messages": [{"role": "user", "content": "a"}]'
+        body = f'{{{messages}, "chat_template_kwargs": {{"n": {number}}}}}'
+        headers = {"Content-Type": "application/json"}
+        assert client.post(URL, content=body, headers=headers).status_code == status
+
+
+def test_the_child_process_is_replaced_when_it_is_gone_and_ends_with_the_server(
+    start_server: Any, dummy_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    server = start_server(dummy_bundle("served", template=TEMPLATE))
+    parent = psutil.Process(server.process.pid)
+    with httpx.Client(base_url=server.url) as client:
+        assert not parent.children()
+        assert client.post(URL, json={"messages": HELLO}).status_code == 200
+        [first] = parent.children()
+        first.kill()
+        assert client.post(URL, json={"messages": HELLO}).status_code == 200
+        [second] = parent.children()
+    assert server.stop() == 0
+    _, alive = psutil.wait_procs([second], timeout=60)
+    assert not alive
 
 
 @pytest.mark.parametrize(
