@@ -92,7 +92,7 @@ class Service:
                 if len(works) == 1:  # without a task of its own
                     results = [await model.run(works[0])]
                 else:
-                    results = await asyncio.gather(*map(model.run, works))
+                    results = await _run_together(model, works)
         finally:
             self.num_running -= 1
         for result in results:
@@ -148,6 +148,16 @@ def answer_id(request: Request, prefix: str, body_id: str | None = None) -> str:
     state = request.state
     base = state.request_id if state.has_given_id or not body_id else body_id
     return f"{prefix}-{base}"
+
+
+async def _run_together(model: ServedModel, works: Sequence[EmbedRequest]) -> list[EmbedResult]:
+    """Compute several works at once; where one fails, the others are dropped."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(model.run(work)) for work in works]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+    return [task.result() for task in tasks]
 
 
 def _by_name(models: Sequence[ServedModel]) -> Mapping[str, ServedModel]:

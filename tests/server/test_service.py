@@ -145,6 +145,26 @@ def test_failures_of_ours(
     assert response.headers.get("Retry-After") == ("3" if status == 429 else None)
 
 
+def test_where_one_side_fails_the_others_work_is_dropped(
+    client: TestClient, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[object] = []
+
+    async def asubmit(request: EmbedRequest) -> EmbedResult:
+        if request.inputs == ["the query"]:
+            raise OverloadedError("full")
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            dropped.append(request.inputs)
+        raise AssertionError
+
+    monkeypatch.setattr(runtime, "asubmit", asubmit)
+    body = {"query": "the query", "documents": ["a", "b"]}
+    assert client.post("/rerank", json=body).status_code == 429
+    assert dropped == [["a", "b"]]
+
+
 def test_metrics_count_requests_tokens_and_batches(client: TestClient) -> None:
     client.post("/v1/embeddings", json={"input": ["the model", "a"]})
     client.post("/v1/embeddings", json={"input": []})
