@@ -15,18 +15,20 @@ from embed_export.corpus import SCRIPTS
 from embed_export.errors import ExportError
 
 
-def check_conversion(path: Path, converted: Tokenizer) -> None:
+def check_conversion(path: Path, converted: Tokenizer, *, lowercase: bool) -> None:
     """Compare the pieces of plain texts in many scripts.
 
     Args:
         path: The model.
         converted: What transformers made of it.
+        lowercase: Whether that lowercases ahead of the model.
 
     Raises:
         ExportError: It gives other pieces.
     """
     original = SentencePieceProcessor(model_file=str(path))
-    for text in SCRIPTS:
+    for written in SCRIPTS:
+        text = written.lower() if lowercase else written
         expected: list[str] = [original.id_to_piece(number) for number in original.encode(text)]
         ids = converted.encode(text, add_special_tokens=False).ids
         found = [converted.id_to_token(number) for number in ids]

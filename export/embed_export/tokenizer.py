@@ -187,7 +187,8 @@ def prove_tokenizer(resolved: ResolvedTokenizer, checkpoint: Checkpoint) -> None
         baked = Tokenizer.from_str(resolved.tokenizer_json)
         source = checkpoint.model_folder / _check_files(checkpoint.model_folder)[0]
         if source.suffix == ".model":
-            check_conversion(source, baked)
+            lowercase = checkpoint.sentence_transformers.lowercase
+            check_conversion(source, baked, lowercase=lowercase)
         probes = probe_texts(_PROOF_TOKENS, resolved.count)
         for text in (*_MORE_TEXTS, *probes, *_look_alikes(original.all_special_tokens)):
             for add_special_tokens in (True, False):

@@ -346,6 +346,16 @@ def train_sentencepiece(model_type: str, pieces: Sequence[str], **settings: Any)
     return model.getvalue()
 
 
+def test_lowercasing_is_no_wrong_conversion(tmp_path: Path) -> None:
+    model = train_sentencepiece("unigram", ["<unk>", "<s>", "</s>"])
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(model)
+    write(tmp_path, "camembert", tokenizer_class="CamembertTokenizer")
+    settings = {"do_lower_case": True}
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    resolved = resolve(tmp_path)
+    assert resolved.encode("The FOX", max_tokens=64) == resolved.encode("the fox", max_tokens=64)
+
+
 BYTES = {
     "byte_fallback": True,
     "normalization_rule_name": "identity",
