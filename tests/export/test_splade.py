@@ -1,6 +1,7 @@
 """SPLADE: a masked language model's scores of words, pooled to sparse vectors."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -21,10 +22,11 @@ from embed_export.errors import ExportError, ParityError, UnsupportedModelError
 from embed_export.export import export_bundle
 from embed_export.masked_lm import require_masked_lm
 from embed_export.modules import SpladePooling
+from embed_export.probe import read_reference
 from embed_export.source import read_source
 from embed_export.verify import TOLERANCES, verify_bundle
 from embed_export.weights import Weights
-from embed_runtime import Runtime
+from embed_runtime import BundleError, Runtime
 from embed_runtime.certificate import read_certificate
 from embed_runtime.engines import BuildSpec, get_backend
 from embed_runtime.manifest import Sparse
@@ -341,6 +343,28 @@ def test_the_certificate_covers_it_and_verify_repeats_it(bert: tuple[Path, Path]
     expected = encode_original(checkpoint)
     with Runtime(bundle) as runtime:
         assert np.abs(runtime.embed(TEXTS) - expected).max() < 1e-5 * expected.max()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dimensions": 3},
+        {"dimensions": -1},
+        {"dimensions": 1 << 60},
+        {"sparse_counts": None},
+        {"sparse_counts": [1]},
+        {"sparse_counts": [-1, 1] * 40},
+    ],
+    ids=str,
+)
+def test_a_reference_that_lies(
+    bert: tuple[Path, Path], tmp_path: Path, change: dict[str, object]
+) -> None:
+    shutil.copytree(bert[1] / "reference", tmp_path / "reference")
+    path = tmp_path / "reference/texts.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(BundleError, match="reference"):
+        read_reference(tmp_path)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
