@@ -141,6 +141,9 @@ def _check_weights(loaded: Loaded) -> None:
             f"the checkpoint has {len(left_over)} weights that {type(loaded.model).__name__} does"
             f" not use, the first is {left_over[0]!r}; config.json is of another kind of model"
         )
+    for name, weight in loaded.model.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            raise ExportError(f"weight {name!r} holds NaN or infinity; the file is damaged")
 
 
 def _check_looks_ahead(model: Any) -> None:

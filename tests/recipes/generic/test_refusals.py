@@ -5,7 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import (  # pyright: ignore[reportUnknownVariableType]
+    load_file,  # pyright: ignore[reportUnknownVariableType]
+    save_file,  # pyright: ignore[reportUnknownVariableType]
+)
 
 from embed_export.cli import main
 from embed_export.config import ExportConfig
@@ -102,6 +107,15 @@ def test_weights_are_strict(
     folder = make_native("olmo2")
     change_config(folder, **changes)
     assert words in refusal(folder, capsys, "--convert", "embed")
+
+
+def test_a_damaged_weight_is_named(make_native: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_native("olmo2")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.mlp.up_proj.weight"][3, 5] = np.nan
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    error = refusal(folder, capsys, "--convert", "embed")
+    assert "'layers.0.mlp.up_proj.weight' holds NaN" in error
 
 
 def test_other_tasks_are_no_embedding_models(make_native: Make) -> None:
