@@ -1,12 +1,16 @@
 """The whole benchmark, small: for its correctness, not for its figures."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from benchmarks.results import read_result
+from benchmarks.dummy_bundle import write_dummy_bundle
+from benchmarks.results import ExportResult, read_result
+from benchmarks.serving import KINDS, Load, measure_serving
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,3 +33,43 @@ def test_the_toy_benchmark_measures_stores_and_reports(tmp_path: Path) -> None:
     assert ours.peak_memory_bytes > 2**20
     assert workload.ceilings[0].flops_per_second > 0
     assert f"| {ours.name} | {ours.engine} | fp32 |" in run.stdout
+
+
+@pytest.mark.slow
+def test_an_export_is_measured_step_by_step(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "export", "--workload", "toy"]
+    run = subprocess.run(
+        [*command, "--precision", "fp32", "-o", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert run.returncode == 0, run.stderr
+    [path] = tmp_path.glob("*.json")
+    [export] = msgspec.json.decode(path.read_bytes(), type=ExportResult).runs
+    assert [step.title for step in export.steps][1:] == [
+        "Writing graphs and weights",
+        "Running the original model",
+        "Building the onnxruntime engine",
+        "Proving engines",
+        "Opening the bundle",
+        "Embedding 24 texts",
+    ]
+    assert all(step.seconds > 0 for step in export.steps)
+    assert all(step.peak_memory_bytes > step.peak_private_bytes > 2**20 for step in export.steps)
+    assert export.weights_bytes <= 4 * export.num_parameters + 2**20
+    assert "| Proving engines |" in run.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="the load generator wrk is not installed")
+def test_a_server_is_measured_under_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    loads = [Load(kind=kind, connections=4, seconds=1) for kind in KINDS]
+    measurements = list(measure_serving(write_dummy_bundle(), loads, num_cores=1))
+    for load, one in zip(loads, measurements, strict=True):
+        assert (one.kind, one.connections, one.failures) == (load.kind, 4, 0)
+        assert one.vectors_per_second == one.requests_per_second * load.num_inputs > 0
+        assert 0 < one.p50_milliseconds <= one.p99_milliseconds
+        assert one.cpu_microseconds_per_vector > 0
