@@ -103,7 +103,10 @@ def _shape(config: JsonObject) -> Shape:
         )
 
     def size(name: str) -> int:
-        found = getattr(native, name, None)
+        try:
+            found = getattr(native, name, None)
+        except NotImplementedError:  # transformers' word for a length without a limit
+            found = None
         if type(found) is not int or found < 1:
             raise ExportError(
                 f"{config.source} has no {name!r}; add it: --hf-overrides '{{\"{name}\": ...}}'"

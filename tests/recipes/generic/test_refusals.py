@@ -96,6 +96,8 @@ def test_int8_is_refused(make_native: Make, capsys: pytest.CaptureFixture[str]) 
         ({"num_hidden_layers": 2}, "'layers.1."),
         ({"intermediate_size": 32}, "[32, 64], but config.json asks for [32, 32]"),
         ({"max_position_embeddings": None}, "'max_position_embeddings'"),
+        # transformers raises where it is asked for the length of a model without a limit.
+        ({"model_type": "xlnet"}, "'max_position_embeddings'"),
     ],
 )
 def test_weights_are_strict(
