@@ -85,8 +85,10 @@ def test_every_name_has_a_card(client: TestClient) -> None:
     for card in cards:
         one = client.get(f"/v1/models/{card['id']}").json()
         assert (one["id"], one["dimensions"]) == (card["id"], card["dimensions"])
-    missing = client.get("/v1/models/tests/medium")
-    assert (missing.status_code, missing.json()["error"]["type"]) == (404, "NotFoundError")
+    for name in ("tests/medium", "%0A", "small%0A", "a%0Ab"):
+        missing = client.get(f"/v1/models/{name}")
+        assert (missing.status_code, missing.json()["error"]["type"]) == (404, "NotFoundError")
+    assert client.get("/v1/models/").json()["object"] == "list"
 
 
 def test_metrics_are_counted_for_each_model(client: TestClient) -> None:

@@ -1,17 +1,25 @@
 """`GET /v1/models`: what is served, as OpenAI's API lists models."""
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
 from embed_server.documentation import choose
 from embed_server.endpoint import Endpoint
 from embed_server.protocol.models import ModelCard, ModelList, describe_model, list_models
-from embed_server.protocol.shared import ErrorBody
 from embed_server.service import service_of
 
 router = APIRouter(route_class=Endpoint, tags=["service"])
+
+
+class NameConvertor(StringConvertor):
+    """Any name at all, slashes and line breaks included: an unknown one gets our own 404."""
+
+    regex = r"[\s\S]+"
+
+
+register_url_convertor("model_name", NameConvertor())
 
 
 @router.get("/v1/models", response_model=ModelList)
@@ -21,14 +29,6 @@ async def models(request: Request) -> Response:
     return Response(listing.model_dump_json(), media_type="application/json")
 
 
-class UnknownPath(BaseModel):
-    """What no endpoint takes; a name with a line break makes such a path."""
-
-    detail: str
-
-
-NO_MODEL = choose(404)
-NO_MODEL[404] = NO_MODEL[404] | {"model": ErrorBody | UnknownPath}
 NAME = {
     "parameters": [
         {
@@ -44,7 +44,10 @@ NAME = {
 
 
 @router.get(
-    "/v1/models/{name:path}", response_model=ModelCard, responses=NO_MODEL, openapi_extra=NAME
+    "/v1/models/{name:model_name}",
+    response_model=ModelCard,
+    responses=choose(404),
+    openapi_extra=NAME,
 )
 async def model(request: Request) -> Response:
     """Describe the model of this name."""
