@@ -25,7 +25,7 @@ TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message.content }}\n{
 
 def set_template(checkpoint: Path, template: Any) -> None:
     path = checkpoint / "tokenizer_config.json"
-    settings = json.loads(path.read_text()) if path.exists() else {}
+    settings: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps(settings | {"chat_template": template}))
 
 
