@@ -7,6 +7,7 @@ import msgspec
 from tokenizers import Tokenizer
 
 from benchmarks.checkpoints import CACHE, minilm_checkpoint
+from embed_runtime.bundle import describe_file, fingerprint, write_manifest
 from embed_runtime.manifest import (
     SCHEMA_VERSION,
     TOKENIZER_NAME,
@@ -18,9 +19,6 @@ from embed_runtime.manifest import (
     Pooling,
     Positions,
     TokenizerSpec,
-    describe_file,
-    fingerprint,
-    write_manifest,
 )
 
 _GRAPH_NAME = "graphs/packed.onnx"

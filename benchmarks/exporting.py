@@ -16,7 +16,7 @@ from benchmarks.worker import Worker
 from benchmarks.workloads import Workload
 from embed_export.progress import Advance
 from embed_export.weight_files import open_weights
-from embed_runtime.manifest import read_manifest
+from embed_runtime.bundle import read_manifest
 from embed_runtime.types import Precision
 
 _SAMPLE_SECONDS = 0.02

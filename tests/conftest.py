@@ -15,6 +15,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
+from embed_runtime.bundle import describe_file, fingerprint, write_manifest
 from embed_runtime.manifest import (
     CHAT_TEMPLATE_NAME,
     TOKENIZER_NAME,
@@ -29,9 +30,6 @@ from embed_runtime.manifest import (
     Sparse,
     TokenHead,
     TokenizerSpec,
-    describe_file,
-    fingerprint,
-    write_manifest,
 )
 from embed_runtime.types import FloatArray
 

@@ -12,7 +12,8 @@ import msgspec
 
 from embed_export.errors import ExportError
 from embed_export.signals import stop_signals_raise, stop_signals_wait
-from embed_runtime.manifest import CERTIFICATE_NAME, MANIFEST_NAME, File, describe_file
+from embed_runtime.bundle import describe_file
+from embed_runtime.manifest import CERTIFICATE_NAME, MANIFEST_NAME, File
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 # Libraries report a full disk in words of their own; a disk with so little left counts as full.

@@ -19,6 +19,7 @@ from embed_export.progress import QuietSteps, Steps
 from embed_export.reference import run_original
 from embed_export.source import Source, read_source
 from embed_export.verify import TOLERANCES, certify, record_certificate
+from embed_runtime.bundle import fingerprint, write_manifest
 from embed_runtime.certificate import Certificate, read_certificate
 from embed_runtime.engines import Backend, BuildSpec, BuiltEngine, backend_names, get_backend
 from embed_runtime.manifest import (
@@ -32,8 +33,6 @@ from embed_runtime.manifest import (
     Model,
     PrecisionPolicy,
     TokenizerSpec,
-    fingerprint,
-    write_manifest,
 )
 from embed_runtime.manifest import Graph as GraphEntry
 from embed_runtime.types import OutputName, Precision

@@ -10,6 +10,7 @@ from embed_export.errors import ParityError
 from embed_export.measure import describe_machine, measure
 from embed_export.probe import Reference, read_reference, reference_names
 from embed_runtime import Runtime
+from embed_runtime.bundle import locate_bundle, read_manifest, verify_files, write_manifest
 from embed_runtime.certificate import (
     Certificate,
     EngineCertificate,
@@ -22,14 +23,7 @@ from embed_runtime.certificate import (
 )
 from embed_runtime.engines import get_backend
 from embed_runtime.errors import BundleError, EngineError, NoEngineError
-from embed_runtime.manifest import (
-    EngineEntry,
-    Manifest,
-    locate_bundle,
-    read_manifest,
-    verify_files,
-    write_manifest,
-)
+from embed_runtime.manifest import EngineEntry, Manifest
 from embed_runtime.types import Precision, Task
 
 # The one tolerance table, strictest first.

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import msgspec
 
+from embed_runtime.bundle import replace_file
 from embed_runtime.errors import BundleError
-from embed_runtime.manifest import CERTIFICATE_NAME, Device, EngineEntry, Record, replace_file
+from embed_runtime.manifest import CERTIFICATE_NAME, Device, EngineEntry, Record
 from embed_runtime.types import Precision, Task
 
 CERTIFICATE_VERSION = 1

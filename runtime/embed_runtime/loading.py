@@ -5,18 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embed_runtime.batching import Row, collate
+from embed_runtime.bundle import fingerprint, locate_bundle, read_manifest, verify_files
 from embed_runtime.config import RuntimeConfig
 from embed_runtime.engines import Backend, Engine, LoadSpec, get_backend
 from embed_runtime.errors import BundleError, EngineError, InputError, NoEngineError
-from embed_runtime.manifest import (
-    TOKENIZER_NAME,
-    EngineEntry,
-    Manifest,
-    fingerprint,
-    locate_bundle,
-    read_manifest,
-    verify_files,
-)
+from embed_runtime.manifest import TOKENIZER_NAME, EngineEntry, Manifest
 from embed_runtime.tokenizer import Tokenizer
 from embed_runtime.types import Batch, EmbedRequest
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from embed_runtime.bundle import verify_files
 from embed_runtime.certificate import Certificate, read_certificate
 from embed_runtime.errors import ClosedError, EngineError, OverloadedError
-from embed_runtime.manifest import CERTIFICATE_NAME, Manifest, verify_files
+from embed_runtime.manifest import CERTIFICATE_NAME, Manifest
 from embed_runtime.runtime import Runtime
 from embed_runtime.types import EmbedRequest, EmbedResult
 

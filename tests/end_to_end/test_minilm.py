@@ -16,8 +16,8 @@ import pytest
 
 from embed_export.corpus import real_texts
 from embed_runtime import Runtime
+from embed_runtime.bundle import read_manifest
 from embed_runtime.certificate import read_certificate
-from embed_runtime.manifest import read_manifest
 from embed_runtime.types import FloatArray
 
 # Stricter than the certificate's limit for float32.

@@ -11,7 +11,7 @@ import pytest
 
 from embed_export.bundle import bundle_folder, default_output, describe_files, require_space
 from embed_export.errors import ExportError
-from embed_runtime.manifest import describe_file
+from embed_runtime.bundle import describe_file
 
 # Another process that gets as far as writing, says so, and waits to be stopped.
 _WRITER = """

@@ -12,12 +12,8 @@ from embed_export.checkpoint import open_checkpoint
 from embed_export.cli import main
 from embed_export.errors import ExportError
 from embed_export.tokenizer import resolve_tokenizer
-from embed_runtime.manifest import (
-    CHAT_TEMPLATE_NAME,
-    MAX_CHAT_TEMPLATE_BYTES,
-    read_manifest,
-    verify_files,
-)
+from embed_runtime.bundle import read_manifest, verify_files
+from embed_runtime.manifest import CHAT_TEMPLATE_NAME, MAX_CHAT_TEMPLATE_BYTES
 
 MakeCheckpoint = Callable[..., Path]
 TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message.content }}\n{% endfor %}é"

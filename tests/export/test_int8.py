@@ -28,7 +28,8 @@ from embed_export.layers import Activation, Linear
 from embed_export.probe import Reference
 from embed_export.source import Source, read_source
 from embed_export.verify import certify
-from embed_runtime.manifest import Dialect, Positions, read_manifest
+from embed_runtime.bundle import read_manifest
+from embed_runtime.manifest import Dialect, Positions
 from embed_runtime.types import FloatArray
 
 INPUTS, OUTPUTS, TOKENS = 48, 24, 40

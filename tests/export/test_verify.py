@@ -23,15 +23,10 @@ from embed_export.verify import (
     verify_bundle,
 )
 from embed_runtime import BundleError, EngineError, Runtime
+from embed_runtime.bundle import fingerprint, read_manifest, write_manifest
 from embed_runtime.certificate import Figures, read_certificate
 from embed_runtime.engines import Availability, LoadSpec, dummy
-from embed_runtime.manifest import (
-    EngineEntry,
-    Manifest,
-    fingerprint,
-    read_manifest,
-    write_manifest,
-)
+from embed_runtime.manifest import EngineEntry, Manifest
 from embed_runtime.types import Batch, FloatArray, OutputName, Precision
 
 Outputs = dict[OutputName, FloatArray]

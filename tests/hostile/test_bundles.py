@@ -18,8 +18,8 @@ from embed_export.errors import ParityError
 from embed_export.probe import VECTORS_NAME, Reference, read_reference, write_reference
 from embed_export.verify import certify, record_certificate, verify_bundle
 from embed_runtime import BundleError, Runtime
+from embed_runtime.bundle import fingerprint, read_manifest, write_manifest
 from embed_runtime.engines import LoadSpec, dummy
-from embed_runtime.manifest import fingerprint, read_manifest, write_manifest
 from embed_runtime.types import FloatArray
 
 # Refusing takes milliseconds; a loaded machine gets some room.

@@ -10,16 +10,11 @@ import numpy as np
 import pytest
 
 from embed_runtime import BundleError, EngineError, Runtime, RuntimeConfig
+from embed_runtime.bundle import describe_file, fingerprint, read_manifest, write_manifest
 from embed_runtime.engines import Availability, Backend, Engine, LoadSpec, dummy, get_backend
 from embed_runtime.engines.dummy import DummyEngine
 from embed_runtime.loading import LoadedBundle, load_bundle
-from embed_runtime.manifest import (
-    EngineEntry,
-    describe_file,
-    fingerprint,
-    read_manifest,
-    write_manifest,
-)
+from embed_runtime.manifest import EngineEntry
 
 MakeBundle = Callable[..., Path]
 AddEngines = Callable[..., Path]

@@ -11,6 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embed_runtime import BundleError
+from embed_runtime.bundle import (
+    describe_file,
+    fingerprint,
+    locate_bundle,
+    read_manifest,
+    verify_files,
+    write_manifest,
+)
 from embed_runtime.manifest import (
     Dense,
     Dialect,
@@ -23,12 +31,6 @@ from embed_runtime.manifest import (
     Pooling,
     Positions,
     TokenizerSpec,
-    describe_file,
-    fingerprint,
-    locate_bundle,
-    read_manifest,
-    verify_files,
-    write_manifest,
 )
 
 MakeBundle = Callable[..., Path]

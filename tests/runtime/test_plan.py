@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from embed_runtime import EmbedRequest, InputError
-from embed_runtime.manifest import Dimensions, Manifest, read_manifest
+from embed_runtime.bundle import read_manifest
+from embed_runtime.manifest import Dimensions, Manifest
 from embed_runtime.plan import make_plan
 from embed_runtime.types import NO_ADAPTER
 

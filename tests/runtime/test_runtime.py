@@ -25,8 +25,9 @@ from embed_runtime import (
     Runtime,
     RuntimeConfig,
 )
+from embed_runtime.bundle import read_manifest
 from embed_runtime.engines.dummy import DummyEngine
-from embed_runtime.manifest import Dimensions, Pooling, Similarity, read_manifest
+from embed_runtime.manifest import Dimensions, Pooling, Similarity
 from embed_runtime.types import Batch, FloatArray, OutputName
 
 MakeBundle = Callable[..., Path]

@@ -11,14 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embed_runtime import BundleError, EmbedRequest, InputError, Runtime
-from embed_runtime.manifest import (
-    Dense,
-    Dimensions,
-    Pooling,
-    Sparse,
-    TokenHead,
-    read_manifest,
-)
+from embed_runtime.bundle import read_manifest
+from embed_runtime.manifest import Dense, Dimensions, Pooling, Sparse, TokenHead
 from embed_runtime.sparse import to_sparse
 
 MakeSparse = Callable[..., Path]
