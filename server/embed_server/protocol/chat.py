@@ -19,7 +19,7 @@ from embed_runtime.manifest import ChatTemplate
 from embed_server import chat_worker
 from embed_server.chat_worker import Task
 from embed_server.errors import SchemaError
-from embed_server.protocol.parsing import is_list, to_schema_error
+from embed_server.protocol.parsing import Many, is_list, to_schema_error
 
 
 class ContentPart(BaseModel):
@@ -48,7 +48,7 @@ class Message(BaseModel):
     """One message of a conversation."""
 
     role: str
-    content: str | Annotated[list[ContentPart], Field(min_length=1)]
+    content: str | Annotated[Many[ContentPart], Field(min_length=1)]
     name: str | None = None
 
     def to_template(self) -> chat_worker.Message:
@@ -72,9 +72,9 @@ class Conversations:
     items: Sequence[Sequence[Message]]
 
 
-_Conversation: TypeAlias = Annotated[list[Message], Field(min_length=1)]
+_Conversation: TypeAlias = Annotated[Many[Message], Field(min_length=1)]
 _ONE: TypeAdapter[list[Message]] = TypeAdapter(_Conversation)
-_MANY: TypeAdapter[list[list[Message]]] = TypeAdapter(list[_Conversation])
+_MANY: TypeAdapter[list[list[Message]]] = TypeAdapter(Many[_Conversation])
 
 
 def check_conversations(value: object, path: str) -> Conversations:

@@ -15,6 +15,7 @@ from embed_runtime.types import EmbedRequest, EmbedResult, FloatArray, Truncate
 from embed_runtime.vectors import to_binary, to_int8, to_ubinary, to_uint8
 from embed_server.protocol.base64 import to_base64
 from embed_server.protocol.examples import examples
+from embed_server.protocol.parsing import Many
 from embed_server.protocol.request import PRIORITY
 from embed_server.protocol.shared import check_limit
 
@@ -58,7 +59,7 @@ class ContentPart(BaseModel):
 class MixedInput(BaseModel):
     """One input of several parts."""
 
-    content: list[ContentPart] = Field(min_length=1)
+    content: Many[ContentPart] = Field(min_length=1)
 
 
 class EmbedBody(BaseModel):
@@ -76,12 +77,12 @@ class EmbedBody(BaseModel):
         "work on every model: search_query and search_document use the model's query and document "
         "prompts, if it has them.",
     )
-    texts: list[str] | None = Field(None, description="What to embed.")
-    images: list[str] | None = Field(None, description="Refused by models that read text only.")
-    inputs: list[MixedInput] | None = Field(
+    texts: Many[str] | None = Field(None, description="What to embed.")
+    images: Many[str] | None = Field(None, description="Refused by models that read text only.")
+    inputs: Many[MixedInput] | None = Field(
         None, description="Inputs of several parts, instead of texts; text parts are joined by \\n."
     )
-    embedding_types: list[EmbeddingType] = Field(
+    embedding_types: Many[EmbeddingType] = Field(
         ["float"],
         description="Forms to answer in. `base64` is little-endian float32; `int8` has each "
         "vector on its own scale, so that its largest value is 127 (compare by cosine), `uint8` "

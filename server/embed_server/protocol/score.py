@@ -14,7 +14,7 @@ from embed_runtime.types import EmbedRequest, EmbedResult, FloatArray, Truncate
 from embed_server.errors import SchemaError
 from embed_server.protocol.chat import ContentPart
 from embed_server.protocol.examples import examples, list_example
-from embed_server.protocol.parsing import is_list
+from embed_server.protocol.parsing import Many, is_list
 from embed_server.protocol.request import RequestFields
 from embed_server.protocol.shared import Usage, count_tokens, encode_list
 
@@ -31,7 +31,7 @@ class TextItem(BaseModel):
     """A text in an object: `text`, or `content` of text parts, which are joined by lines."""
 
     text: str | None = None
-    content: Annotated[list[ContentPart], Field(min_length=1)] | None = None
+    content: Annotated[Many[ContentPart], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _has_one(self) -> Self:
@@ -48,7 +48,7 @@ def _to_list(value: object) -> object:
 
 
 Items: TypeAlias = Annotated[
-    list[Item],
+    Many[Item],
     BeforeValidator(_to_list, json_schema_input_type=list[Item] | Item),
     Field(min_length=1),
 ]

@@ -17,7 +17,7 @@ from pydantic import (
 
 from embed_runtime.types import EmbedRequest, EmbedResult, Task, Truncate
 from embed_server.protocol.examples import examples
-from embed_server.protocol.parsing import TeiBody, is_list
+from embed_server.protocol.parsing import Many, TeiBody, is_list
 
 Direction: TypeAlias = Literal["Left", "Right", "left", "right"]
 
@@ -33,7 +33,7 @@ _ONE: dict[str, Any] = {
 }
 
 Inputs: TypeAlias = Annotated[
-    list[StrictStr | list[StrictInt]],
+    Many[StrictStr | Many[StrictInt]],
     BeforeValidator(_to_list),
     Field(min_length=1),
     WithJsonSchema({"anyOf": [*_ONE["anyOf"], {"type": "array", "items": _ONE}]}),
@@ -104,7 +104,7 @@ class SimilarityInputs(BaseModel):
     """What is compared with what."""
 
     source_sentence: StrictStr
-    sentences: list[StrictStr] = Field(min_length=1)
+    sentences: Many[StrictStr] = Field(min_length=1)
 
 
 class SimilarityParameters(Truncating):

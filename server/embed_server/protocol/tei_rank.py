@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, StrictStr
 
 from embed_runtime.types import FloatArray
 from embed_server.protocol.examples import examples
+from embed_server.protocol.parsing import Many
 from embed_server.protocol.score import RerankRequest
 from embed_server.protocol.tei import MODEL, REMEDY, Truncating
 
@@ -20,7 +21,7 @@ class TeiRerankBody(Truncating):
     known_by = ("texts", "documents")
 
     query: StrictStr = Field(description="What is looked for.")
-    texts: list[StrictStr] = Field(min_length=1, description="Where it is looked for.")
+    texts: Many[StrictStr] = Field(min_length=1, description="Where it is looked for.")
     raw_scores: bool = Field(default=False, description="No effect: similarities are given as is.")
     return_text: bool = Field(default=False, description="Whether each rank holds its text.")
     model: str | None = MODEL

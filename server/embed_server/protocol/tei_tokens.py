@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, Field, StrictInt, StrictStr, Wi
 
 from embed_runtime.tokenizer import Tokenizer
 from embed_server.protocol.examples import examples
-from embed_server.protocol.parsing import TeiBody, is_list
+from embed_server.protocol.parsing import Many, TeiBody, is_list
 from embed_server.protocol.tei import MODEL, PROMPT_NAME
 
 _TEXT: dict[str, Any] = {"type": "string"}
@@ -24,13 +24,13 @@ def _one_row_to_list(value: object) -> object:
 
 
 Texts: TypeAlias = Annotated[
-    list[StrictStr],
+    Many[StrictStr],
     BeforeValidator(_one_text_to_list),
     Field(min_length=1),
     WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}),
 ]
 Rows: TypeAlias = Annotated[
-    list[list[StrictInt]],
+    Many[Many[StrictInt]],
     BeforeValidator(_one_row_to_list),
     Field(min_length=1),
     WithJsonSchema({"anyOf": [_IDS, {"type": "array", "items": _IDS}]}),

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, model_validator
 from embed_server.errors import SchemaError
 from embed_server.protocol.chat import ChatFields, Conversations, Messages
 from embed_server.protocol.examples import examples
+from embed_server.protocol.parsing import Many
 
 _MAX_ID = 2**63 - 1
 
@@ -75,7 +76,7 @@ class DetokenizeRequest(BaseModel):
     model_config = examples('{"tokens": [1, 2, 3]}')
 
     model: str | None = Field(None, description="A served model name; empty for the only model.")
-    tokens: list[Annotated[int, Field(ge=0, le=_MAX_ID)]] = Field(description="Token ids.")
+    tokens: Many[Annotated[int, Field(ge=0, le=_MAX_ID)]] = Field(description="Token ids.")
 
 
 class DetokenizeResponse(BaseModel):
