@@ -190,7 +190,7 @@ class Certificate(Record, kw_only=True):
         )
         cosines = "; ".join(
             f"{_name(proof)} {figures.cosine_min:.7f} / {figures.cosine_mean:.7f}"
-            f" (at least {limits.cosine_min:g})"
+            f"{_at_least(limits.cosine_min)}"
             for proof, figures, limits, _ in proven
         )
         batches = "; ".join(
@@ -204,7 +204,8 @@ class Certificate(Record, kw_only=True):
         )
         tasks = "; ".join(
             f"{_name(proof)} {task} {one.cosine_min:.7f} / {one.cosine_mean:.7f}"
-            for proof, figures, _, _ in proven
+            f"{_at_least(limits.task_cosine_min)}"
+            for proof, figures, limits, _ in proven
             for task, one in figures.tasks.items()
         )
         return "\n".join(
@@ -269,6 +270,10 @@ def _digest(data: bytes) -> str:
 
 def _name(proof: EngineCertificate) -> str:
     return f"{proof.backend} {proof.precision}"
+
+
+def _at_least(limit: float | None) -> str:
+    return "" if limit is None else f" (at least {limit:g})"
 
 
 def _versions(versions: dict[str, str]) -> list[str]:

@@ -13,6 +13,7 @@ from embed_runtime.certificate import (
     Limits,
     Machine,
     ReferenceIdentity,
+    TaskFigures,
     read_certificate,
     write_certificate,
 )
@@ -142,6 +143,18 @@ def test_sums_up_in_five_lines(certificate: Certificate) -> None:
     assert "0.9999999 / 0.9999999 (at least 0.99999)" in cosine
     assert "2.0e-07 (at most 1e-05)" in batch
     assert "7,612 tokens/s on AMD EPYC" in speed
+
+
+def test_other_tasks_have_a_line_with_limits_of_their_own(certificate: Certificate) -> None:
+    proven = certificate.engines[0]
+    assert proven.figures
+    assert proven.limits
+    one = TaskFigures(cosine_min=0.998, cosine_mean=0.9999, max_difference=0.001, num_vectors=9)
+    figures = msgspec.structs.replace(proven.figures, tasks={"token_embed": one})
+    limits = msgspec.structs.replace(proven.limits, task_cosine_min=0.99)
+    engine = msgspec.structs.replace(proven, figures=figures, limits=limits)
+    summary = msgspec.structs.replace(certificate, engines=(engine,)).summary()
+    assert "fp32 token_embed 0.9980000 / 0.9999000 (at least 0.99)\n" in summary
 
 
 def test_sums_up_in_five_lines_when_nothing_was_run(certificate: Certificate) -> None:
