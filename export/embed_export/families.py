@@ -32,8 +32,6 @@ def _further(recipe: Recipe) -> str:
         "adapters of tasks, all in one graph or one merged": recipe.find_adapters is not None,
         "prompts that are attended to, not pooled": not recipe.include_prompt,
         "prompts where no file has them": bool(recipe.prompts),
-        "sparse vectors with a masked language model's head": recipe.masked_lm is not None,
-        "sparse vectors with a head on tokens": recipe.weighing_layer is not None,
         "the three outputs of bge-m3": BGE_M3 in recipe.architectures,
         f"Matryoshka sizes of {', '.join(recipe.matryoshka)}": bool(recipe.matryoshka),
     }

@@ -238,7 +238,9 @@ def _read_config(folder: Path, path: str) -> JsonObject:
 
 def _add_pooling(modules: Modules, config: JsonObject) -> Modules:
     if not config:
-        raise ExportError(f"{config.source} is missing; fetch it, or name the pooling yourself")
+        raise ExportError(
+            f"{config.source} is missing; fetch it, or name the pooling yourself (--pooling)"
+        )
     _check_keys(config, _POOLING_KEYS)
     old_width = config.find("word_embedding_dimension", int)
     return replace(

@@ -10,8 +10,9 @@ from safetensors.numpy import load_file, save_file  # pyright: ignore[reportUnkn
 
 from embed_export import measure
 from embed_export.cli import main
-from embed_export.families import family_page
+from embed_export.families import family_page, family_table
 from embed_export.recipes import recipes
+from embed_runtime.engines import backend_names
 
 MakeCheckpoint = Callable[..., Path]
 
@@ -155,6 +156,21 @@ def test_list_names_every_family(capsys: pytest.CaptureFixture[str]) -> None:
     for name, recipe in recipes().items():
         assert name in table
         assert all(example in table for example in recipe.examples)
+
+
+def test_the_table_says_once_which_families_give_sparse_vectors() -> None:
+    rows = {row.split()[1]: row for row in family_table().splitlines()[2:]}
+    for name, recipe in recipes().items():
+        ways = (recipe.masked_lm is not None) + (recipe.weighing_layer is not None)
+        assert rows[name].count("sparse vectors") == ways, name
+
+
+def test_the_help_names_every_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    # Lines break after hyphens, too.
+    text = "".join(capsys.readouterr().out.split())
+    assert all(name.replace("_", "-") in text for name in backend_names() if name != "dummy")
 
 
 def test_the_page_of_families_is_what_the_recipes_say() -> None:

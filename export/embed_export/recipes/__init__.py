@@ -1,5 +1,6 @@
 """Recipes: one file for each architecture, and the folder is the registry."""
 
+import json
 import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -148,14 +149,14 @@ def read_activation(config: JsonObject, key: str) -> Activation:
 
 
 def refuse(config: JsonObject, key: str, *allowed: object) -> None:
-    """Stop at a setting that the recipe would get wrong.
+    """Stop at a setting that the recipe would get wrong; null and none at all are always allowed.
 
     Raises:
         ExportError: `key` is there with a value that is not allowed.
     """
     value = config.get(key)
     if value is not None and value not in allowed:
-        raise config.wrong(key, " or ".join(repr(word) for word in allowed))
+        raise config.wrong(key, " or ".join(json.dumps(word) for word in (*allowed, None)))
 
 
 def even_heads(

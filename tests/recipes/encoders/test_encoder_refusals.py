@@ -21,7 +21,7 @@ Make = Callable[..., Any]
 @pytest.mark.parametrize(
     ("name", "config", "message"),
     [
-        ("gte", {"logn_attention_scale": True}, "'logn_attention_scale' is true"),
+        ("gte", {"logn_attention_scale": True}, "is true; it must be false or null"),
         ("gte", {"layer_norm_type": "rms_norm"}, "'layer_norm_type' is \"rms_norm\""),
         ("gte", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "'type' is \"dynamic\""),
         ("new", {"rope_scaling": {"type": "ntk", "factor": 8.0, "mixed_b": 0.9}}, "'mixed_b'"),
@@ -30,7 +30,7 @@ Make = Callable[..., Any]
         ("nomic-bert", {"prenorm": True}, "'prenorm' is true"),
         ("nomic-bert", {"rotary_emb_interleaved": True}, "'rotary_emb_interleaved' is true"),
         ("nomic-bert", {"rotary_emb_fraction": 0.5}, "'rotary_emb_fraction' is 0.5"),
-        ("nomic-bert", {"rotary_emb_scale_base": 512}, "'rotary_emb_scale_base' is 512"),
+        ("nomic-bert", {"rotary_emb_scale_base": 512}, "is 512; it must be null"),
         ("nomic-bert", {"use_rms_norm": True}, "'use_rms_norm' is true"),
         ("nomic-bert", {"activation_function": "gelu"}, "'activation_function' is \"gelu\""),
         ("nomic-bert-moe", {"expert_choice_router": True}, "'expert_choice_router' is true"),
