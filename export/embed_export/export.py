@@ -59,6 +59,7 @@ def export_bundle(config: ExportConfig, steps: Steps | None = None) -> tuple[Pat
     backends = _choose_backends(config, steps)
     with steps.step(f"Reading {config.model}"):
         source = read_source(config)
+    steps.note(f"{source.checkpoint.architecture}: {source.spec.summary()}")
     with bundle_folder(output, num_bytes=_estimate_bytes(source, backends)) as folder:
         channel_maxima = None
         if config.precision == "int8":

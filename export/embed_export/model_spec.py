@@ -50,6 +50,24 @@ class ModelSpec:
     adapters: tuple[str, ...]
     similarity: Similarity
 
+    def summary(self) -> str:
+        """Say in a line what was decided, for a person."""
+        modes = "+".join(mode.removesuffix("token") for mode in self.pooling.modes)
+        default = f" (default: {self.default_prompt})" if self.default_prompt else ""
+        words = {
+            "weights of words (SPLADE)": self.splade is not None,
+            f"{modes} pooling": self.splade is None,
+            "prompts not pooled": not self.pooling.include_prompt,
+            "normalized" if self.normalize else "not normalized": self.splade is None,
+            f"{self.dimensions.native:,} dimensions": True,
+            f"at most {self.max_tokens:,} tokens": True,
+            "sparse weights beside": self.token_heads.weights is not None,
+            "ColBERT vectors beside": self.token_heads.vectors is not None,
+            f"adapters {', '.join(self.adapters)}": bool(self.adapters),
+            f"prompts {', '.join(self.prompts)}{default}": bool(self.prompts),
+        }
+        return "; ".join(word for word, holds in words.items() if holds)
+
 
 def settle(
     config: ExportConfig,
