@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from embed_export.errors import ExportError
+from embed_export.hub import cached_model
 from embed_export.signals import stop_signals_raise, stop_signals_wait
 from embed_runtime.bundle import describe_file
 from embed_runtime.manifest import CERTIFICATE_NAME, MANIFEST_NAME, File
@@ -35,7 +36,10 @@ def default_output(model_id: str) -> Path:
         ExportError: The model's name gives no folder name.
     """
     path = Path(model_id)
-    name = path.resolve().name if path.is_dir() else path.name
+    if path.is_dir():
+        cached = cached_model(path)
+        path = Path(cached[0]) if cached else path.resolve()
+    name = path.name
     if not name:
         raise ExportError(f"cannot name a bundle after {model_id!r}; name its folder with -o")
     return Path("engines") / name

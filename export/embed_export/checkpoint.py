@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from embed_export.errors import ExportError
-from embed_export.hub import download
+from embed_export.hub import cached_model, download
 from embed_export.json_object import JsonObject, read_object
 from embed_export.sentence_transformers import SentenceTransformersFiles, read_sentence_transformers
 from embed_export.weight_files import open_weights
@@ -76,10 +76,11 @@ def open_checkpoint(
     model_folder = folder / files.modules.backbone_path
     config = _read_config(model_folder, hf_overrides or {})
     model_type = config.require("model_type", str)
+    model_id, revision = cached_model(folder) or (folder.resolve().name, None)
     architectures = config.find_list("architectures", str)
     return Checkpoint(
-        id=folder.resolve().name if Path(model).is_dir() else model,
-        revision=_commit(folder),
+        id=model_id if Path(model).is_dir() else model,
+        revision=revision,
         folder=folder,
         model_folder=model_folder,
         config=config,
@@ -106,13 +107,6 @@ def _locate(model: str, *, revision: str | None) -> Path:
     if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model, re.ASCII) is None:
         raise ExportError(f"no such folder: {model!r}")
     return download(model, revision=revision)
-
-
-def _commit(folder: Path) -> str | None:
-    """Tell the commit of a folder in the hub's cache, snapshots/<commit>."""
-    folder = folder.resolve()
-    is_commit = re.fullmatch(r"[0-9a-f]{40}", folder.name) is not None
-    return folder.name if is_commit and folder.parent.name == "snapshots" else None
 
 
 def _read_config(folder: Path, overrides: Mapping[str, object]) -> JsonObject:

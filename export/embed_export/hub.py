@@ -1,5 +1,6 @@
 """Fetching a checkpoint from the model hub, or finding it in the hub's cache."""
 
+import re
 from pathlib import Path
 
 from embed_export.errors import ExportError
@@ -29,6 +30,22 @@ def download(model: str, *, revision: str | None) -> Path:
     if not any(folder.glob("model*.safetensors")):
         folder = _snapshot(model, revision, list(_PICKLES))
     return folder
+
+
+def cached_model(folder: Path) -> tuple[str, str] | None:
+    """Tell the hub id and the commit of a folder in the hub's cache; None for any other folder.
+
+    Such a folder is `models--<owner>--<name>/snapshots/<commit>`.
+    """
+    folder = folder.resolve()
+    kind, *name = folder.parent.parent.name.split("--")
+    is_commit = re.fullmatch(r"[0-9a-f]{40}", folder.name) is not None
+    if not is_commit or folder.parent.name != "snapshots" or kind != "models":
+        return None
+    if not name or not all(name):
+        return None
+    owner, *rest = name
+    return "/".join([owner, "--".join(rest)] if rest else [owner]), folder.name
 
 
 def _snapshot(model: str, revision: str | None, patterns: list[str]) -> Path:

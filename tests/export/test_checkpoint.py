@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from embed_export.bundle import default_output
 from embed_export.checkpoint import open_checkpoint
 from embed_export.errors import ExportError, UnsupportedModelError
+from embed_export.hub import cached_model
 from embed_runtime.manifest import Pooling
 
 FAMILIES = ("bert", "ernie", "roberta", "xlm-roberta", "camembert", "mpnet", "distilbert")
@@ -233,11 +235,28 @@ def test_pickles_are_fetched_only_when_needed(
     assert second[2] == ["pytorch_model*.bin"]
 
 
-def test_a_folder_in_the_hubs_cache_knows_its_commit(
+def test_a_folder_in_the_hubs_cache_knows_its_model_and_commit(
     make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     snapshot = cached(make_checkpoint("bert"), tmp_path)
-    assert open_checkpoint(str(snapshot)).revision == "0123456789" * 4
+    checkpoint = open_checkpoint(str(snapshot))
+    assert (checkpoint.id, checkpoint.revision) == ("maker/model", "0123456789" * 4)
+    assert default_output(str(snapshot)) == Path("engines/model")
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("models--maker--a--model", "maker/a--model"),
+        ("models--model", "model"),
+        ("models--", None),
+        ("datasets--maker--model", None),
+    ],
+)
+def test_what_the_hubs_cache_calls_a_model(tmp_path: Path, folder: str, name: str | None) -> None:
+    commit = "0123456789" * 4
+    expected = (name, commit) if name else None
+    assert cached_model(tmp_path / folder / "snapshots" / commit) == expected
 
 
 def test_what_the_hub_says_becomes_one_line(hub: Callable[..., Hub]) -> None:
