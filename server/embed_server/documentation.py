@@ -123,11 +123,28 @@ class DocumentedApp(FastAPI):
         """Describe all endpoints, once."""
         if self.openapi_schema is None:
             document = super().openapi()
-            document["components"]["headers"] = {"X-Request-Id": _REQUEST_ID}
+            components = document["components"]
+            components["headers"] = {"X-Request-Id": _REQUEST_ID}
+            components["responses"] = {}
             every = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
             for path in document["paths"].values():
                 for operation in path.values():
-                    operation["responses"].pop("default", None)
-                    for response in operation["responses"].values():
+                    responses = operation["responses"]
+                    responses.pop("default", None)
+                    for status, response in responses.items():
                         response["headers"] = response.get("headers", {}) | every
+                        if status != "200":
+                            responses[status] = _share(response, status, components["responses"])
         return super().openapi()
+
+
+def _share(response: dict[str, Any], status: str, shared: dict[str, Any]) -> dict[str, str]:
+    """Keep a failure once for all endpoints that have it; returns where it is."""
+    schema = response.get("content", {}).get("application/json", {}).get("schema", {})
+    schema.pop("title", None)
+    models = [
+        one["$ref"].rpartition("/")[2] for one in schema.get("anyOf", [schema]) if "$ref" in one
+    ]
+    name = "Or".join(models) + status
+    assert shared.setdefault(name, response) == response
+    return {"$ref": f"#/components/responses/{name}"}

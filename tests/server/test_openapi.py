@@ -19,8 +19,15 @@ from embed_server.served_model import ServedModel
 
 GOLDEN = Path(__file__).parents[2] / "server/openapi.json"
 DOCUMENT: dict[str, Any] = json.loads(GOLDEN.read_text(encoding="utf-8"))
+SHARED = DOCUMENT["components"]["responses"]
 OPERATIONS: dict[str, dict[str, Any]] = {
     f"{method.upper()} {path}": operation
+    | {
+        "responses": {
+            status: SHARED[response["$ref"].rpartition("/")[2]] if "$ref" in response else response
+            for status, response in operation["responses"].items()
+        }
+    }
     for path, operations in DOCUMENT["paths"].items()
     for method, operation in operations.items()
 }

@@ -1,7 +1,7 @@
 """A model that does all there is, and what our own document says of its fields."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,26 @@ def documented_fields() -> Callable[[str], set[str]]:
         return set(schemas[model]["properties"])
 
     return fields
+
+
+@pytest.fixture
+def compare_values(able_client: TestClient, refused: Callable[..., None]) -> Callable[..., None]:
+    """Puts values into a field of a body that succeeds; see that they are taken, or refused."""
+
+    def compare(
+        path: str,
+        body: dict[str, Any],
+        name: str,
+        taken: Sequence[Any],
+        not_taken: Sequence[tuple[Any, int, str | None]],
+    ) -> None:
+        for value in taken:
+            response = able_client.post(path, json=body | {name: value})
+            assert response.status_code == 200, (value, response.text)
+        for value, status, param in not_taken:
+            refused(path, body | {name: value}, status, param)
+
+    return compare
 
 
 @pytest.fixture
