@@ -197,6 +197,7 @@ def find_recipe(config: JsonObject, architecture: str, *, any_head: bool = False
 
     Raises:
         UnsupportedModelError: Nobody wrote one; the message lists the nearest.
+        ExportError: Architecture and model type belong to different recipes.
     """
     model_type = config.require("model_type", str)
     by_type: dict[str, list[Recipe]] = {}
@@ -212,6 +213,17 @@ def find_recipe(config: JsonObject, architecture: str, *, any_head: bool = False
     ]
     if fitting:
         return min(fitting, key=lambda recipe: recipe.matches is None)
+    owners = [
+        kind
+        for kind, others in by_type.items()
+        if others is not kin and any(architecture in one.architectures for one in others)
+    ]
+    if kin and owners:
+        # Its name says another computation than the type's; tracing would not know, either.
+        raise ExportError(
+            f"architecture {architecture!r} is of model type {owners[0]!r}, but config.json says"
+            f" {model_type!r}; set whichever is wrong with --hf-overrides"
+        )
     if kin:
         allowed = [name for recipe in kin for name in recipe.architectures]
         raise UnsupportedModelError(

@@ -13,7 +13,7 @@ from safetensors.numpy import (  # pyright: ignore[reportUnknownVariableType]
 )
 
 from embed_export.cli import main
-from embed_export.config import ExportConfig
+from embed_export.config import Convert, ExportConfig
 from embed_export.errors import ExportError, UnsupportedModelError
 from embed_export.progress import QuietSteps
 from embed_export.recipes import recipes
@@ -161,3 +161,17 @@ def test_a_head_nobody_listed_does_not_hide_the_recipe(make_decoder: Callable[..
         read_source(ExportConfig(model=str(folder.folder)))
     source = read_source(ExportConfig(model=str(folder.folder), convert="embed"))
     assert source.recipe is recipes()["qwen2"]
+
+
+@pytest.mark.parametrize("convert", ["auto", "embed"])
+def test_an_architecture_of_another_type_is_not_traced_as_if_it_were_this_one(
+    make_decoder: Callable[..., Any], convert: Convert
+) -> None:
+    overrides = {"architectures": ["LlamaBidirectionalModel"]}
+    folder = make_decoder("llama").folder
+    config = ExportConfig(model=str(folder), convert=convert, hf_overrides=overrides)
+    with pytest.raises(ExportError, match=r"'llama-bidirec', but config\.json says 'llama'"):
+        read_source(config)
+    both = {**overrides, "model_type": "llama_bidirec", "pooling": "avg"}
+    spec = read_source(ExportConfig(model=str(folder), hf_overrides=both)).spec
+    assert spec.pooling.modes == ("mean",)
