@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import NoReturn, get_args
 
 import msgspec
 
@@ -155,8 +155,16 @@ def _object(option: str, text: str | None) -> dict[str, object]:
         ) from error
 
 
+class _OneLineParser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, like every other error of the command."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the complaint and exit with code 2."""
+        self.exit(2, f"error: {message}; {self.prog} --help lists the options\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _OneLineParser(
         prog="embed-export",
         description="Compile an embedding model into a bundle of engines, and prove that they give"
         " the original's vectors.",

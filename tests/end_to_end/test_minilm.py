@@ -147,11 +147,12 @@ def test_a_stopped_export_leaves_nothing(
     command = ["embed_export.cli", str(minilm), "-o", str(output), "--engine", "onnxruntime"]
     process = subprocess.Popen(
         [sys.executable, "-m", *command],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stderr is not None
-    assert any(line.startswith(after) for line in process.stderr), "it ended too early"
+    assert process.stdout is not None
+    assert any(line.startswith(after) for line in process.stdout), "it ended too early"
     process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode == 128 + number

@@ -59,3 +59,15 @@ def test_what_contradicts_itself_is_refused(arguments: list[str], words: str) ->
 def test_the_command_reads_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["a-model", "--pooler_config.pooling_type", "SUM"]) == 2
     assert "--pooler-config pooling_type='SUM' is unknown" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--no-such-flag"], ["model", "--max-length", "many"], []])
+def test_a_wrong_command_line_is_one_line(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(flags)
+    assert caught.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith("embed-export --help lists the options")
