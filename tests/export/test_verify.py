@@ -367,6 +367,7 @@ def test_one_engine_that_falls_short_stops_all(bundle: Path, speeds: dict[str, f
     with pytest.raises(ParityError, match=r"graphs/c\.onnx.*0\.5, 0\.99999 at least") as caught:
         _export(bundle)
     assert (caught.value.measured, caught.value.allowed) == (0.5, 0.99999)
+    assert str(caught.value).endswith("precision, or only what passed: --engine dummy")
     assert not (bundle / "certificate.json").exists()
 
 
