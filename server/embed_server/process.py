@@ -3,6 +3,7 @@
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from types import FrameType
@@ -22,6 +23,11 @@ from embed_server.served_model import ServedModel
 # Longer than the idle time of usual client pools and load balancers, so that they close first and
 # never send a request into a connection that is being closed.
 KEEP_ALIVE_SECONDS = 75
+
+# How long Python lets one thread run while others wait. They all hand over by themselves many times
+# a request; being stopped in between, every 5 ms by default, only costs: with one core, a quarter
+# of the requests for one text and a third of those for lists of ids.
+SWITCH_SECONDS = 0.05
 
 
 def serve(
@@ -45,6 +51,7 @@ def serve(
     start_logging(config)
     log_options(config, runtime_config)
     _allow_many_connections()
+    sys.setswitchinterval(SWITCH_SECONDS)
     # The address first: a wrong one is told at once, and nobody can connect before all is ready.
     with listen(config) as listener, ExitStack() as closing:
         models = open_models(sources, engine=engine, runtime_config=runtime_config, closing=closing)
