@@ -13,7 +13,7 @@ from embed_export.config import ExportConfig
 from embed_export.corpus import longest_probe, probe_texts
 from embed_export.dialects import graph_name, write_graphs
 from embed_export.errors import ExportError
-from embed_export.memory import give_back_memory
+from embed_export.memory import return_large_blocks
 from embed_export.model_spec import ModelSpec
 from embed_export.probe import Reference, write_reference
 from embed_export.progress import QuietSteps, Steps
@@ -54,6 +54,7 @@ def export_bundle(config: ExportConfig, steps: Steps | None = None) -> tuple[Pat
         ExportError: Something the user can mend; nothing was written, an older bundle is untouched.
         EmbedError: An engine failed on this machine; likewise.
     """
+    return_large_blocks()
     steps = steps or QuietSteps()
     output = config.output or default_output(config.model)
     check_output(output)
@@ -74,7 +75,6 @@ def export_bundle(config: ExportConfig, steps: Steps | None = None) -> tuple[Pat
                     source.tokenizer.chat_template, encoding="utf-8"
                 )
             graphs = write_graphs(folder, source, channel_maxima)
-            give_back_memory()
         with steps.step("Running the original model") as advance:
             texts = probe_texts(
                 source.spec.max_tokens,
@@ -86,7 +86,6 @@ def export_bundle(config: ExportConfig, steps: Steps | None = None) -> tuple[Pat
             )
             _check_precision(config.precision, reference)
             write_reference(folder, reference, is_splade=source.spec.splade is not None)
-            give_back_memory()
         engines = _build_engines(folder, source, backends, steps)
         manifest = _describe(folder, source, reference, graphs, engines)
         write_manifest(folder, manifest)
