@@ -81,6 +81,17 @@ class Measurement(Record, frozen=True, kw_only=True):
     peak_memory_bytes: int
 
 
+class Run(Record, frozen=True, kw_only=True):
+    """When, where, with what and by which command something was measured."""
+
+    schema_version: int = SCHEMA_VERSION
+    date: str
+    command: str
+    commit: str
+    machine: Machine
+    versions: dict[str, str]
+
+
 class WorkloadResult(Record, frozen=True, kw_only=True):
     """All systems on one workload; the first measurement is the baseline."""
 
@@ -91,15 +102,9 @@ class WorkloadResult(Record, frozen=True, kw_only=True):
     measurements: tuple[Measurement, ...]
 
 
-class Result(Record, frozen=True, kw_only=True):
+class Result(Run, frozen=True, kw_only=True):
     """One run of the benchmark."""
 
-    schema_version: int = SCHEMA_VERSION
-    date: str
-    command: str
-    commit: str
-    machine: Machine
-    versions: dict[str, str]
     num_threads: int
     num_rounds: int
     workloads: tuple[WorkloadResult, ...]
@@ -143,15 +148,9 @@ class ExportRun(Record, frozen=True, kw_only=True):
     steps: tuple[ExportStep, ...]
 
 
-class ExportResult(Record, frozen=True, kw_only=True):
+class ExportResult(Run, frozen=True, kw_only=True):
     """Exports measured by one command."""
 
-    schema_version: int = SCHEMA_VERSION
-    date: str
-    command: str
-    commit: str
-    machine: Machine
-    versions: dict[str, str]
     num_threads: int
     runs: tuple[ExportRun, ...]
 
@@ -182,15 +181,9 @@ class ServingMeasurement(Record, frozen=True, kw_only=True):
     memory_bytes: int
 
 
-class ServingResult(Record, frozen=True, kw_only=True):
+class ServingResult(Run, frozen=True, kw_only=True):
     """A server with the dummy engine under several loads: all that a server costs but the model."""
 
-    schema_version: int = SCHEMA_VERSION
-    date: str
-    command: str
-    commit: str
-    machine: Machine
-    versions: dict[str, str]
     seconds: int
     measurements: tuple[ServingMeasurement, ...]
 
