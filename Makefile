@@ -47,7 +47,7 @@ openapi: $(READY) ## Write server/openapi.json from the endpoints
 	$(BIN)/python -m embed_server.openapi > server/openapi.json
 
 constraints: $(READY) ## Pin what .venv holds now (run it where PyTorch is a CPU build)
-	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu$$//' > constraints.txt
+	$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | sed -E 's/\+cpu$$//' > constraints.txt
 	@touch $(READY)
 
 clean: ## Remove .venv and all caches; built bundles in engines/ stay

@@ -1,8 +1,10 @@
 """Libraries that people use, and the README's own commands, against a real `embed-serve`."""
 
 import re
+import socket
 import subprocess
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,19 @@ def expected(bundle: Path, inputs: Any = TEXTS, **options: Any) -> FloatArray:
 
 def check(vectors: object, wanted: FloatArray) -> None:
     assert np.array_equal(np.array(vectors, np.float32), wanted)
+
+
+def record_looked_up_hosts(monkeypatch: pytest.MonkeyPatch) -> set[object]:
+    """Collect the names of all hosts that this process talks to from now on."""
+    looked_up: set[object] = set()
+    look_up = socket.getaddrinfo
+
+    def recording(host: Any, *rest: Any, **options: Any) -> Any:
+        looked_up.add(host)
+        return look_up(host, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", recording)
+    return looked_up
 
 
 def test_openai_sends_conversations(url: str, bundle: Path) -> None:
@@ -130,14 +145,39 @@ def test_llama_index(url: str, bundle: Path) -> None:
 
 
 def test_litellm(url: str, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    litellm = pytest.importorskip("litellm", reason="its pins contradict ours: run it by hand")
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else its import goes online
+    asked_for = record_looked_up_hosts(monkeypatch)
+    litellm = import_module("litellm")
+    to_server = {"api_base": f"{url}/v1", "api_key": "key"}
     for name in ("openai/dummy", "hosted_vllm/dummy"):
-        answer = litellm.embedding(
-            model=name, input=TEXTS, api_base=f"{url}/v1", api_key="key", encoding_format="float"
-        )
+        answer = litellm.embedding(model=name, input=TEXTS, encoding_format="float", **to_server)
         check([item["embedding"] for item in answer.data], expected(bundle))
         assert answer.usage.prompt_tokens == answer.usage.total_tokens > 0
+        shorter = litellm.embedding(
+            model=name,
+            input=TEXTS,
+            dimensions=8,
+            allowed_openai_params=["dimensions"],
+            **to_server,
+        )
+        check([item["embedding"] for item in shorter.data], expected(bundle, dimensions=8))
+    with pytest.raises(litellm.BadRequestError, match="dimensions=1000000 "):
+        litellm.embedding(
+            model=name,
+            input=TEXTS,
+            dimensions=10**6,
+            allowed_openai_params=["dimensions"],
+            **to_server,
+        )
+    with pytest.raises(litellm.AuthenticationError):
+        litellm.embedding(model=name, input=TEXTS, api_base=f"{url}/v1", api_key="wrong")
+    ranking = litellm.rerank(
+        model=name, query="the model", documents=TEXTS, top_n=2, api_base=url, api_key="key"
+    )
+    with Runtime(bundle) as runtime:
+        scores = runtime.score("the model", TEXTS)
+    assert [item["index"] for item in ranking.results] == np.argsort(-scores)[:2].tolist()
+    assert asked_for == {"127.0.0.1"}
 
 
 def test_commands_of_the_readme_answer_what_it_shows(start_server: Any, bundle: Path) -> None:
