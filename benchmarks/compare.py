@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.ceiling import CeilingSpec
 from benchmarks.peers import Outcome, PeerSpec
-from benchmarks.results import Ceiling, Measurement, Texts, WorkloadResult
+from benchmarks.records.comparison import Ceiling, Measurement, Texts, WorkloadResult
 from benchmarks.worker import Worker
 from benchmarks.workloads import Workload
 from embed_runtime.types import FloatArray

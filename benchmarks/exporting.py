@@ -11,7 +11,7 @@ from typing import Self
 import psutil
 
 from benchmarks.checkpoints import CACHE
-from benchmarks.results import ExportRun, ExportStep
+from benchmarks.records.export import ExportRun, ExportStep
 from benchmarks.worker import Worker
 from benchmarks.workloads import Workload
 from embed_export.progress import Advance

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.results import Machine
+from benchmarks.records.base import Machine
 
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
 _LIBRARIES = (

@@ -16,7 +16,7 @@ import psutil
 from tokenizers import Tokenizer
 
 from benchmarks.checkpoints import CACHE
-from benchmarks.results import ServingMeasurement
+from benchmarks.records.serving import ServingMeasurement
 from embed_export.corpus import real_texts
 from embed_runtime.manifest import TOKENIZER_NAME
 

@@ -6,9 +6,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from benchmarks.commands.storing import describe_run
 from benchmarks.compare import min_cosine, run_rounds
 from benchmarks.machine import describe_machine, machine_slug
-from benchmarks.results import Result, read_result, write_result
+from benchmarks.records.comparison import ComparisonResult
+from benchmarks.results import RESULTS, read_result, write_result
 from benchmarks.worker import Worker
 
 
@@ -61,22 +63,18 @@ def test_min_cosine_finds_the_worst_row() -> None:
 
 
 def test_a_result_survives_its_file_and_refuses_strangers(tmp_path: Path) -> None:
-    result = Result(
-        date="2026-11-24",
-        command="python -m benchmarks run",
-        commit="0123abc",
-        machine=describe_machine(),
-        versions={"python": "3.11.7"},
-        num_threads=2,
-        num_rounds=5,
-        workloads=(),
-    )
+    result = ComparisonResult(run=describe_run(), num_threads=2, num_rounds=5, workloads=())
     path = tmp_path / "results" / "one.json"
     write_result(path, result)
     assert read_result(path) == result
     path.write_text(path.read_text().replace('"commit"', '"commmit"'))
     with pytest.raises(msgspec.ValidationError, match="commmit"):
         read_result(path)
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_a_stored_result_is_still_read(path: Path) -> None:
+    assert path.name.startswith(read_result(path).run.date)
 
 
 def test_a_machine_has_a_name_fit_for_a_file() -> None:

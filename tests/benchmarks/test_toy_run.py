@@ -5,11 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from benchmarks.dummy_bundle import write_dummy_bundle
-from benchmarks.results import ExportResult, read_result
+from benchmarks.records.comparison import ComparisonResult
+from benchmarks.records.export import ExportResult
+from benchmarks.results import read_result
 from benchmarks.serving import KINDS, Load, measure_serving
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +25,9 @@ def test_the_toy_benchmark_measures_stores_and_reports(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     [path] = tmp_path.glob("*.json")
     assert path.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
-    [workload] = read_result(path).workloads
+    result = read_result(path)
+    assert isinstance(result, ComparisonResult)
+    [workload] = result.workloads
     baseline, ours = workload.measurements
     assert (baseline.name, ours.name) == ("sentence-transformers", "embed-runtime")
     assert baseline.ratio == 1
@@ -47,7 +50,9 @@ def test_an_export_is_measured_step_by_step(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     [path] = tmp_path.glob("*.json")
-    [export] = msgspec.json.decode(path.read_bytes(), type=ExportResult).runs
+    result = read_result(path)
+    assert isinstance(result, ExportResult)
+    [export] = result.runs
     assert [step.title for step in export.steps][1:] == [
         "Writing graphs and weights",
         "Running the original model",

@@ -1,0 +1,1 @@
+"""What stored results are made of: one file for each kind of measurement."""

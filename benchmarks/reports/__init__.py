@@ -1,0 +1,41 @@
+"""A stored result as tables in Markdown and as a picture: one file for each kind."""
+
+from pathlib import Path
+from typing import assert_never
+
+from benchmarks.records.comparison import ComparisonResult
+from benchmarks.records.export import ExportResult
+from benchmarks.records.serving import ServingResult
+from benchmarks.reports.comparison import comparison_tables, draw_comparison
+from benchmarks.reports.export import export_tables
+from benchmarks.reports.serving import serving_tables
+from benchmarks.results import AnyResult
+
+
+def to_markdown(result: AnyResult) -> str:
+    """Write a result as tables, under a line that says where it ran."""
+    match result:
+        case ComparisonResult():
+            blocks = comparison_tables(result)
+        case ExportResult():
+            blocks = export_tables(result)
+        case ServingResult():
+            blocks = serving_tables(result)
+        case _:
+            assert_never(result)
+    return "\n\n".join(blocks) + "\n"
+
+
+def save_plot(result: AnyResult, path: Path) -> bool:
+    """Draw a result as PNG.
+
+    Returns:
+        Whether this kind of result has a picture.
+    """
+    match result:
+        case ComparisonResult():
+            figure = draw_comparison(result)
+        case _:
+            return False
+    figure.savefig(path, dpi=150)  # pyright: ignore[reportUnknownMemberType] - untyped **kwargs
+    return True

@@ -1,0 +1,80 @@
+"""Systems side by side: a table and a panel of bars for each workload."""
+
+from typing import TYPE_CHECKING
+
+from benchmarks.records.comparison import ComparisonResult, Measurement, WorkloadResult
+from benchmarks.reports.markdown import mebibytes, run_line, table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_HEADER = (
+    "system", "engine", "precision", "tokens/s", "texts/s", "spread", "times baseline",
+    "share of ceiling", "min cosine", "padding", "memory", "load",
+)  # fmt: skip
+_COLORS = {"fp32": "#4878a8", "fp16": "#c0803a", "bf16": "#3a9a6a", "int8": "#8a5aa8"}
+
+
+def comparison_tables(result: ComparisonResult) -> list[str]:
+    """Write one table per workload."""
+    versions = ", ".join(f"{name} {number}" for name, number in result.run.versions.items())
+    blocks = [
+        run_line(result.run, f"{result.num_threads} threads"),
+        f"Medians of {result.num_rounds} rounds; {versions}.",
+    ]
+    for workload in result.workloads:
+        blocks += [_heading(workload), table(_HEADER, map(_row, workload.measurements))]
+    return blocks
+
+
+def draw_comparison(result: ComparisonResult) -> "Figure":
+    """Draw tokens per second of every system, one panel per workload."""
+    from matplotlib.figure import Figure
+
+    where = f"{result.run.machine.cpu}, {result.num_threads} threads, {result.run.date}"
+    figure = Figure(figsize=(5 * len(result.workloads), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(result.workloads), squeeze=False)[0]
+    for panel, workload in zip(panels, result.workloads, strict=True):
+        measurements = workload.measurements
+        bars = panel.bar(
+            [f"{m.name}\n{m.engine}\n{m.precision}" for m in measurements],
+            [m.tokens_per_second for m in measurements],
+            color=[_COLORS[m.precision] for m in measurements],
+        )
+        labels = [f"{m.ratio:.2f}x\n{m.share_of_ceiling:.0%} of ceiling" for m in measurements]
+        panel.bar_label(bars, labels, fontsize=8)
+        panel.margins(y=0.2)
+        panel.set_title(f"{workload.name}\n{where}", fontsize=9)
+        panel.set_ylabel("real tokens/s")
+        panel.tick_params(axis="x", labelsize=7)
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _heading(workload: WorkloadResult) -> str:
+    texts = workload.texts
+    ceilings = ", ".join(
+        f"{c.precision} {c.flops_per_second / 1e9:.0f} GFLOP/s" for c in workload.ceilings
+    )
+    return (
+        f"**{workload.name}**: {texts.num_texts:,} texts, {texts.num_tokens:,} tokens"
+        f" (mean {texts.mean:.0f}, median {texts.median:.0f}, 95th percentile {texts.p95:.0f},"
+        f" longest {texts.max}); matrix products: {ceilings}"
+    )
+
+
+def _row(m: Measurement) -> tuple[str, ...]:
+    return (
+        m.name,
+        m.engine,
+        m.precision,
+        f"{m.tokens_per_second:,.0f}",
+        f"{m.texts_per_second:,.1f}",
+        f"{m.spread:.0%}",
+        f"{m.ratio:.2f} ({m.ratio_min:.2f} to {m.ratio_max:.2f})",
+        f"{m.share_of_ceiling:.0%}",
+        f"{m.min_cosine:.7f}",
+        "not known" if m.padding_share is None else f"{m.padding_share:.0%}",
+        mebibytes(m.peak_memory_bytes),
+        f"{m.load_seconds:.1f} s",
+    )
