@@ -7,20 +7,31 @@ from embed_runtime.errors import InputError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeConfig:
-    """Limits of one runtime; flags and environment names are derived from these fields."""
+    """Limits of one runtime; flags are derived from these fields.
+
+    A field's `aliases` are what other servers call the same.
+    """
 
     num_threads: int | None = field(
         default=None,
         metadata={"help": "threads for one engine call (default: one per physical core)"},
     )
+    max_model_len: int | None = field(
+        default=None,
+        metadata={"help": "longest text, in tokens (default: the longest the model takes)"},
+    )
     max_batch_tokens: int | None = field(
         default=None,
-        metadata={"help": "tokens in one batch (default: what keeps this engine busy)"},
+        metadata={
+            "help": "tokens in one batch (default: what keeps this engine busy)",
+            "aliases": ["max-num-batched-tokens"],
+        },
     )
     max_queue_tokens: int | None = field(
         default=None,
         metadata={
-            "help": "tokens that may wait before requests are refused (default: 256 batches)"
+            "help": "tokens that may wait before requests are refused (default: 256 batches)",
+            "aliases": ["max-num-queued-tokens"],
         },
     )
     max_request_tokens: int | None = field(
@@ -29,13 +40,17 @@ class RuntimeConfig:
     )
     num_tokenizer_threads: int = field(
         default=2,
-        metadata={"help": "threads that turn long texts into tokens beside the caller's"},
+        metadata={
+            "help": "threads that turn long texts into tokens beside the caller's",
+            "aliases": ["renderer-num-workers"],
+        },
     )
 
     def __post_init__(self) -> None:
         """Refuse limits nothing could run under."""
         for name in (
             "num_threads",
+            "max_model_len",
             "max_batch_tokens",
             "max_queue_tokens",
             "max_request_tokens",

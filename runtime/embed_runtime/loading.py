@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from embed_runtime.batching import Row, collate
 from embed_runtime.bundle import fingerprint, locate_bundle, read_manifest, verify_files
 from embed_runtime.config import RuntimeConfig
@@ -47,16 +49,18 @@ def load_bundle(path: Path, *, config: RuntimeConfig, engine: str | None = None)
 
     Raises:
         BundleError: There is no bundle, or it is damaged.
+        InputError: `max_model_len` is more than the model takes.
         NoEngineError: No engine that was asked for can run here.
     """
     folder, file = locate_bundle(path)
     manifest = read_manifest(folder)
     entries = _candidates(folder, manifest, file=file, engine=engine)
     verify_files(folder, manifest, [TOKENIZER_NAME])
+    max_tokens = _max_tokens(folder, manifest, config)
     tokenizer = Tokenizer(
         folder / TOKENIZER_NAME,
         spec=manifest.tokenizer,
-        max_tokens=manifest.max_tokens,
+        max_tokens=max_tokens,
         include_prompt=manifest.pooling.include_prompt,
     )
     first_batch = _make_first_batch(folder, tokenizer)
@@ -73,7 +77,7 @@ def load_bundle(path: Path, *, config: RuntimeConfig, engine: str | None = None)
         sizes = [config.max_batch_tokens or backend.max_batch_tokens, entry.max_batch_tokens]
         return LoadedBundle(
             folder=folder,
-            manifest=manifest,
+            manifest=msgspec.structs.replace(manifest, max_tokens=max_tokens),
             tokenizer=tokenizer,
             entry=entry,
             engine=loaded,
@@ -81,6 +85,17 @@ def load_bundle(path: Path, *, config: RuntimeConfig, engine: str | None = None)
             max_batch_tokens=min(size for size in sizes if size is not None),
         )
     raise NoEngineError(f"{folder}: no engine can run here: {'; '.join(skipped)}")
+
+
+def _max_tokens(folder: Path, manifest: Manifest, config: RuntimeConfig) -> int:
+    """Return the length of the longest text that is read: the model's, or a shorter one."""
+    wanted = config.max_model_len
+    if wanted is not None and wanted > manifest.max_tokens:
+        raise InputError(
+            f"max_model_len={wanted} is above the {manifest.max_tokens} tokens that {folder} takes",
+            param="max_model_len",
+        )
+    return wanted or manifest.max_tokens
 
 
 class _CannotRunError(Exception):

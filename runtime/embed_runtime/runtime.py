@@ -50,7 +50,7 @@ class Runtime:
     Attributes:
         config: The limits and threads it was opened with.
         folder: Where the bundle lies.
-        manifest: What the bundle says about itself.
+        manifest: What the bundle says about itself; `max_tokens` is `config.max_model_len`, if set.
         engine_entry: The engine that runs.
         tokenizer: The bundle's tokenizer.
         max_batch_tokens: Tokens in one batch.
@@ -72,6 +72,7 @@ class Runtime:
 
         Raises:
             BundleError: There is no bundle, it is damaged, or the engine cannot run here.
+            InputError: `max_model_len` is more than the model takes.
         """
         self.config = config = config or RuntimeConfig()
         bundle = load_bundle(Path(path), config=config, engine=engine)

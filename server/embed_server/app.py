@@ -66,6 +66,7 @@ def _middleware(config: ServerConfig, metrics: Metrics) -> list[Middleware]:
             metrics=metrics,
             dialect=STRICT if config.compat == "vllm" else CONTRACT,
             log_level=logging.INFO if config.access_log else logging.DEBUG,
+            unlogged_paths=config.unlogged_paths,
         )
     ]
     if config.max_request_seconds is not None:

@@ -63,19 +63,33 @@ def open_models(
     *,
     engine: str | None,
     runtime_config: RuntimeConfig,
+    chat_template: str | None,
     closing: ExitStack,
 ) -> tuple[ServedModel, ...]:
     """Open every bundle; each is closed with `closing`.
 
+    Args:
+        sources: Where they lie.
+        engine: Which of their engines to run.
+        runtime_config: Limits and threads.
+        chat_template: One for the only bundle, instead of its own.
+        closing: Whose end is theirs.
+
     Raises:
+        InputError: There is a chat template, and more than one bundle.
         BundleError: One of them cannot be served here; the message says which.
     """
+    if chat_template is not None and len(sources) > 1:
+        raise InputError(
+            "--chat-template is for one bundle; the templates of several come with them",
+            param="chat_template",
+        )
     models: list[ServedModel] = []
     for source in sources:
         try:
             runtime = Runtime(source.path, config=runtime_config, engine=engine)
             closing.enter_context(runtime)
-            models.append(ServedModel.of(runtime, source.names))
+            models.append(ServedModel.of(runtime, source.names, chat_template=chat_template))
         except EmbedError as error:
             raise BundleError(f"cannot serve {source.path}: {error}") from error
     return tuple(models)

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NoReturn, NotRequired, TypedDict
 
-from jinja2 import Template, TemplateError, nodes
+from jinja2 import Template, TemplateError, meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -42,12 +42,14 @@ class Task(TypedDict):
         conversations: Messages of each.
         variables: What else the template may read.
         continue_final_message: Whether each text ends with its last message.
+        wants_parts: Whether it gets contents as lists of parts; None for what it reads itself.
     """
 
     template: str
     conversations: list[list[Message]]
     variables: dict[str, Any]
     continue_final_message: bool
+    wants_parts: bool | None
 
 
 def main() -> None:
@@ -82,7 +84,8 @@ def render(task: Task) -> list[str]:
         TemplateError: The template is wrong, or rejects the messages in its own words.
     """
     source = task["template"]
-    template, wants_parts = _compile(source)
+    template, reads_parts = compile_template(source)
+    wants_parts = reads_parts if task["wants_parts"] is None else task["wants_parts"]
     texts: list[str] = []
     for conversation in task["conversations"]:
         messages = [_fit(message, source, wants_parts=wants_parts) for message in conversation]
@@ -167,18 +170,32 @@ def _strftime_now(form: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def _compile(source: str) -> tuple[Template, bool]:
-    """Compile a template as transformers does, and tell whether it reads contents part by part."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
+def compile_template(source: str) -> tuple[Template, bool]:
+    """Compile a template as transformers does, and tell whether it reads contents part by part.
+
+    Raises:
+        TemplateError: It is none.
+    """
+    environment = _environment()
     tree = environment.parse(source)
     contents = set(_content_names(tree))
     loops = tree.find_all(nodes.For)
     wants_parts = any(_is_content(loop.iter, contents) for loop in loops)
     names = {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
     return environment.from_string(source, globals=names), wants_parts
+
+
+def read_variables(source: str) -> set[str]:
+    """List the variables that a template reads and does not set."""
+    return meta.find_undeclared_variables(_environment().parse(source))
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    return environment
 
 
 def _content_names(tree: nodes.Template) -> Iterator[str]:

@@ -14,6 +14,8 @@ from embed_server.options import OneLineParser, add_options, from_options, with_
 
 API_KEY_VARIABLE = "EMBED_API_KEY"
 
+ALWAYS_ON = ("--enable-request-id-headers", "--enable-server-load-tracking")
+
 EXAMPLES = """examples:
   embed-serve engines/all-MiniLM-L6-v2
   embed-serve engines/all-MiniLM-L6-v2 --host 0.0.0.0 --port 80 --engine onnxruntime
@@ -72,6 +74,9 @@ def _parser() -> OneLineParser:
     )
     add_options(parser, "server", ServerConfig)
     add_options(parser, "runtime", RuntimeConfig)
+    parser.add_argument(
+        *ALWAYS_ON, action="store_true", help="options of vLLM that are always on here"
+    )
     return parser
 
 

@@ -9,6 +9,7 @@ from embed_runtime.errors import InputError
 
 Compat: TypeAlias = Literal["vllm"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+ContentFormat: TypeAlias = Literal["auto", "string", "openai"]
 LogFormat: TypeAlias = Literal["text", "json"]
 
 
@@ -94,7 +95,10 @@ class ServerConfig:
     )
     max_request_inputs: int | None = field(
         default=None,
-        metadata={"help": "most inputs in one request; a larger one is refused (default: any)"},
+        metadata={
+            "help": "most inputs in one request; a larger one is refused (default: any)",
+            "aliases": ["max-client-batch-size"],
+        },
     )
     max_request_seconds: float | None = field(
         default=None,
@@ -127,6 +131,21 @@ class ServerConfig:
             "metavar": "PATH",
         },
     )
+    chat_template: str | None = field(
+        default=None,
+        metadata={
+            "help": "chat template for the only bundle, instead of its own: a file, or the "
+            "template itself, which is known by a brace or a line break in it",
+            "metavar": "FILE_OR_STRING",
+        },
+    )
+    chat_template_content_format: ContentFormat = field(
+        default="auto",
+        metadata={
+            "help": "how templates get a message's content: string, as one text; openai, as a list "
+            "of parts; auto, as the template reads it"
+        },
+    )
     trust_request_chat_template: bool = field(
         default=False,
         metadata={
@@ -148,9 +167,22 @@ class ServerConfig:
         default="text", metadata={"help": "how to log; json is one object a line"}
     )
     access_log: bool = field(default=False, metadata={"help": "log every request at level info"})
+    disable_access_log_for_endpoints: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "paths whose requests are not logged, like /health,/metrics",
+            "metavar": "PATH",
+        },
+    )
     disable_fastapi_docs: bool = field(
         default=False, metadata={"help": "do not serve /docs and /openapi.json"}
     )
+
+    @property
+    def unlogged_paths(self) -> frozenset[str]:
+        """The paths of `disable_access_log_for_endpoints`, which may be joined by commas."""
+        texts = self.disable_access_log_for_endpoints
+        return frozenset(path.strip() for text in texts for path in text.split(","))
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

@@ -1,6 +1,7 @@
 """What the server logs, and in which form."""
 
 import logging
+import reprlib
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -47,6 +48,7 @@ def log_options(config: ServerConfig, runtime_config: RuntimeConfig) -> None:
     """Log the options in effect, all but the keys."""
     values = asdict(config) | asdict(runtime_config)
     values["api_key"] = f"{len(config.api_key)} keys"
+    values["chat_template"] = reprlib.repr(config.chat_template)  # may be many lines
     logger.info(
         "options: %s",
         ", ".join(f"{name}={value}" for name, value in values.items()),

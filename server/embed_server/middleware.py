@@ -3,8 +3,10 @@
 import logging
 import random
 import time
+from collections.abc import Collection
 from urllib.parse import quote
 
+from starlette._utils import get_route_path
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,11 +28,13 @@ class Observer:
         metrics: Metrics,
         dialect: Dialect = CONTRACT,
         log_level: int = logging.DEBUG,
+        unlogged_paths: Collection[str] = (),
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._dialect = dialect
         self._log_level = log_level
+        self._unlogged_paths = unlogged_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -71,8 +75,11 @@ class Observer:
             )  # what the HTTP layer sends when nothing else did
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.observe_request(route, status, seconds)
-            if logger.isEnabledFor(self._log_level):
+            if logger.isEnabledFor(self._log_level) and self._is_logged(scope):
                 self._log(scope, status, seconds)
+
+    def _is_logged(self, scope: Scope) -> bool:
+        return get_route_path(scope) not in self._unlogged_paths
 
     def _log(self, scope: Scope, status: int, seconds: float) -> None:
         fields = {

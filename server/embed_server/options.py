@@ -31,6 +31,7 @@ def add_options(parser: argparse.ArgumentParser, title: str, config_class: type[
             reading["metavar"] = option.metadata["metavar"]
         group.add_argument(
             "--" + option.name.replace("_", "-"),
+            *(f"--{alias}" for alias in option.metadata.get("aliases", ())),
             help=_help(option),
             default=argparse.SUPPRESS,
             **reading,

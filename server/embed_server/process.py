@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from embed_runtime.config import RuntimeConfig
 from embed_server.app import create_app
 from embed_server.bundles import BundleSource, name_sources, open_models
+from embed_server.chat_template import check_special_tokens, open_chat_template
 from embed_server.config import ServerConfig
 from embed_server.listening import address_of, check_tls, listen
 from embed_server.logs import log_options, start_logging
@@ -40,11 +41,12 @@ def serve(
     """Serve bundles until SIGTERM or SIGINT, which ends the process with exit code 0.
 
     Raises:
-        InputError: The address cannot be listened on, the files of TLS cannot be used, or two
-            bundles have the same name.
+        InputError: The address cannot be listened on, the files of TLS or the chat template
+            cannot be used, or two bundles have the same name.
         BundleError: A bundle cannot be served here.
     """
     sources = name_sources(sources, config.served_model_name)
+    chat_template = open_chat_template(config.chat_template) if config.chat_template else None
     check_tls(config)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit)
@@ -54,8 +56,16 @@ def serve(
     sys.setswitchinterval(SWITCH_SECONDS)
     # The address first: a wrong one is told at once, and nobody can connect before all is ready.
     with listen(config) as listener, ExitStack() as closing:
-        models = open_models(sources, engine=engine, runtime_config=runtime_config, closing=closing)
+        models = open_models(
+            sources,
+            engine=engine,
+            runtime_config=runtime_config,
+            chat_template=chat_template,
+            closing=closing,
+        )
         for model in models:
+            if chat_template is not None:
+                check_special_tokens(chat_template, model.manifest.chat_template)
             for line in model.runtime.skipped_engines:
                 print(f"embed-runtime: {model.name}: skipped {line}")
         app = create_app(models, config)

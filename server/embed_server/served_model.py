@@ -21,7 +21,7 @@ class ServedModel:
         runtime: Computes the vectors.
         names: What requests may call the model by; the first is reported back.
         certificate: The bundle's, if it has one.
-        chat_template: The bundle's, if it has one.
+        chat_template: The operator's, or else the bundle's, if it has one.
         engine_failed: Whether the engine failed, or was gone, the last time it was asked.
     """
 
@@ -32,18 +32,27 @@ class ServedModel:
     engine_failed: bool = field(default=False, init=False)
 
     @classmethod
-    def of(cls, runtime: Runtime, names: Sequence[str] = ()) -> Self:
+    def of(
+        cls, runtime: Runtime, names: Sequence[str] = (), *, chat_template: str | None = None
+    ) -> Self:
         """Name an open bundle; by default after its folder and its model's id.
+
+        Args:
+            runtime: The bundle.
+            names: Its names.
+            chat_template: A template instead of the bundle's own.
 
         Raises:
             BundleError: Its certificate or its chat template is damaged.
         """
+        if chat_template is None:
+            chat_template = read_chat_template(runtime.folder, runtime.manifest)
         has_certificate = (runtime.folder / CERTIFICATE_NAME).exists()
         return cls(
             runtime=runtime,
             names=tuple(names) or default_names(runtime.folder, runtime.manifest.model.id),
             certificate=read_certificate(runtime.folder) if has_certificate else None,
-            chat_template=read_chat_template(runtime.folder, runtime.manifest),
+            chat_template=chat_template,
         )
 
     @property

@@ -121,6 +121,7 @@ class Service:
             template=model.chat_template,
             known=model.manifest.chat_template,
             trust_request=self.config.trust_request_chat_template,
+            content_format=self.config.chat_template_content_format,
         )
         return await self._renderer.render(task)
 

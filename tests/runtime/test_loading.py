@@ -13,8 +13,10 @@ from embed_runtime import BundleError, EngineError, Runtime, RuntimeConfig
 from embed_runtime.bundle import describe_file, fingerprint, read_manifest, write_manifest
 from embed_runtime.engines import Availability, Backend, Engine, LoadSpec, dummy, get_backend
 from embed_runtime.engines.dummy import DummyEngine
+from embed_runtime.errors import InputError, InputTooLongError
 from embed_runtime.loading import LoadedBundle, load_bundle
 from embed_runtime.manifest import EngineEntry
+from embed_runtime.types import EmbedRequest
 
 MakeBundle = Callable[..., Path]
 AddEngines = Callable[..., Path]
@@ -281,3 +283,21 @@ def test_runtime_tells_what_it_skipped(machine: Machine, bundle_with: AddEngines
         assert runtime.skipped_engines == (f"gpu ({GRAPH}): no GPU",)
         assert runtime.manifest.model.id == "tests/dummy"
         assert np.isfinite(runtime.embed("a")).all()
+
+
+def test_a_shorter_maximum_is_the_models(dummy_bundle: Callable[..., Path]) -> None:
+    text = "the model " * 20
+    folder = dummy_bundle()
+    with Runtime(folder, config=RuntimeConfig(max_model_len=5)) as runtime, Runtime(folder) as full:
+        assert runtime.manifest.max_tokens == 5
+        result = runtime.submit(EmbedRequest(inputs=[text])).result()
+        assert result.num_tokens.tolist() == [5]
+        cut = full.submit(EmbedRequest(inputs=[text], max_tokens=5)).result()
+        assert np.array_equal(result.vectors, cut.vectors)
+        with pytest.raises(InputTooLongError, match="5"):
+            runtime.embed(text, truncate="NONE")
+
+
+def test_a_longer_maximum_is_refused(dummy_bundle: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match="max_model_len=65 is above the 64 tokens"):
+        Runtime(dummy_bundle(), config=RuntimeConfig(max_model_len=65))

@@ -208,6 +208,7 @@ def test_what_templates_can_use(template: str, rendered: str) -> None:
             "conversations": [[{"role": "user", "content": parts, "name": "é"}]],
             "variables": {},
             "continue_final_message": False,
+            "wants_parts": None,
         }
     )
     assert text == rendered

@@ -84,5 +84,6 @@ def test_rendering_is_that_of_transformers(
         conversations=[messages],
         variables={**TOKENS, "add_generation_prompt": add_generation_prompt},
         continue_final_message=continue_final_message,
+        wants_parts=None,
     )
     assert render(task) == expected

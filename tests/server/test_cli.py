@@ -100,6 +100,20 @@ def test_options_may_be_written_as_for_vllm(
     assert (sources, config.allowed_origins) == ([BUNDLE], origins)
 
 
+def test_options_have_the_names_that_other_servers_give_them(
+    parse: Callable[..., Options],
+) -> None:
+    _, _, config, runtime_config = parse(
+        *("bundle", "--max-client-batch-size", "1", "--max-num-batched-tokens", "2"),
+        *("--max-num-queued-tokens", "3", "--renderer-num-workers", "4", "--max-model-len", "5"),
+        *("--enable-request-id-headers", "--enable_server_load_tracking"),
+    )
+    assert config.max_request_inputs == 1
+    assert runtime_config == RuntimeConfig(
+        max_batch_tokens=2, max_queue_tokens=3, num_tokenizer_threads=4, max_model_len=5
+    )
+
+
 def test_the_environments_key_counts_only_without_a_flag(
     parse: Callable[..., Options], monkeypatch: pytest.MonkeyPatch
 ) -> None:

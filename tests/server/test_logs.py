@@ -30,6 +30,19 @@ def test_every_request_is_logged_when_asked(
     assert message.startswith("request trace-me from testclient: POST /v1/embeddings -> 400 in ")
 
 
+def test_listed_paths_are_not_logged(runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", logger="embed_server.middleware")
+    config = ServerConfig(
+        access_log=True,
+        disable_access_log_for_endpoints=("/health, /load", "/version"),
+        root_path="/under",
+    )
+    client = TestClient(create_app([ServedModel.of(runtime)], config), root_path="/under")
+    for path in ("/health", "/under/load", "/version", "/v1/models"):
+        assert client.get(path).status_code == 200
+    assert [record.message.split(" ")[5] for record in caplog.records] == ["/v1/models"]
+
+
 def test_a_path_cannot_forge_a_line(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", logger="embed_server.middleware")
     client.get("/a%0Arequest%20forged")

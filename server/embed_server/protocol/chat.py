@@ -18,6 +18,7 @@ from embed_runtime.errors import InputError
 from embed_runtime.manifest import ChatTemplate
 from embed_server import chat_worker
 from embed_server.chat_worker import Task
+from embed_server.config import ContentFormat
 from embed_server.errors import SchemaError
 from embed_server.protocol.parsing import Many, is_list, to_schema_error
 
@@ -157,14 +158,16 @@ class ChatFields(BaseModel):
         template: str | None,
         known: ChatTemplate | None,
         trust_request: bool,
+        content_format: ContentFormat = "auto",
     ) -> Task:
         """Describe the rendering of conversations.
 
         Args:
             conversations: What to render.
-            template: The bundle's, if it has one.
+            template: The model's, if it has one.
             known: What the manifest says about it.
             trust_request: Whether a template that came with the request may run.
+            content_format: How it gets the contents of messages.
 
         Raises:
             InputError: There is no template, or one that is not trusted; or a part is no text.
@@ -195,4 +198,5 @@ class ChatFields(BaseModel):
                 "continue_final_message": self.continue_final_message,
             },
             continue_final_message=self.continue_final_message,
+            wants_parts=None if content_format == "auto" else content_format == "openai",
         )
