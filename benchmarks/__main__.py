@@ -4,9 +4,9 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from benchmarks.commands import export, report, run, serve
+from benchmarks.commands import export, mix, report, run, serve
 
-_COMMANDS = {"run": run, "export": export, "serve": serve, "report": report}
+_COMMANDS = {"run": run, "export": export, "serve": serve, "mix": mix, "report": report}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

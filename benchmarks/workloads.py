@@ -9,7 +9,13 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from benchmarks.checkpoints import QWEN3, minilm_checkpoint, random_bert, random_qwen3
+from benchmarks.checkpoints import (
+    QWEN3,
+    long_minilm_checkpoint,
+    minilm_checkpoint,
+    random_bert,
+    random_qwen3,
+)
 from embed_export.corpus import real_texts
 from embed_runtime.types import IntArray
 
@@ -65,6 +71,11 @@ def all_minilm() -> Workload:
     return _bert_workload("all-MiniLM-L6-v2", minilm_checkpoint(), num_texts=1000)
 
 
+def long_minilm() -> Workload:
+    """Real weights: all-MiniLM-L6-v2, at most 512 tokens, for long documents."""
+    return _bert_workload("all-MiniLM-L6-v2-512", long_minilm_checkpoint(), num_texts=1000)
+
+
 def bge_base_size() -> Workload:
     """Random weights in the shape of bge-base-en-v1.5, at most 512 tokens."""
     folder = random_bert(
@@ -105,6 +116,7 @@ def toy() -> Workload:
 
 WORKLOADS: dict[str, Callable[[], Workload]] = {
     "all-MiniLM-L6-v2": all_minilm,
+    "all-MiniLM-L6-v2-512": long_minilm,
     "bge-base-size": bge_base_size,
     "qwen3-0.6b-size": qwen3_size,
     "toy": toy,

@@ -15,3 +15,8 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Let the caller choose the folder of results."""
     parser.add_argument("-o", "--output", type=Path, default=RESULTS, metavar="DIR")
+
+
+def add_export_again(parser: argparse.ArgumentParser) -> None:
+    """Let the caller replace the bundles that earlier commands exported."""
+    parser.add_argument("--export-again", action="store_true", help="else a bundle is kept")

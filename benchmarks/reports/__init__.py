@@ -5,9 +5,11 @@ from typing import assert_never
 
 from benchmarks.records.comparison import ComparisonResult
 from benchmarks.records.export import ExportResult
+from benchmarks.records.mix import MixResult
 from benchmarks.records.serving import ServingResult
 from benchmarks.reports.comparison import comparison_tables, draw_comparison
 from benchmarks.reports.export import export_tables
+from benchmarks.reports.mix import draw_mix, mix_tables
 from benchmarks.reports.serving import serving_tables
 from benchmarks.results import AnyResult
 
@@ -19,6 +21,8 @@ def to_markdown(result: AnyResult) -> str:
             blocks = comparison_tables(result)
         case ExportResult():
             blocks = export_tables(result)
+        case MixResult():
+            blocks = mix_tables(result)
         case ServingResult():
             blocks = serving_tables(result)
         case _:
@@ -35,6 +39,8 @@ def save_plot(result: AnyResult, path: Path) -> bool:
     match result:
         case ComparisonResult():
             figure = draw_comparison(result)
+        case MixResult():
+            figure = draw_mix(result)
         case _:
             return False
     figure.savefig(path, dpi=150)  # pyright: ignore[reportUnknownMemberType] - untyped **kwargs
