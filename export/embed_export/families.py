@@ -31,6 +31,7 @@ def _further(recipe: Recipe) -> str:
         "sparse vectors by a layer that weighs tokens": recipe.weighing_layer is not None,
         "adapters of tasks, all in one graph or one merged": recipe.find_adapters is not None,
         "prompts that are attended to, not pooled": not recipe.include_prompt,
+        "texts that bring their prompt are known by its marks": recipe.prompt_marks is not None,
         "prompts where no file has them": bool(recipe.prompts),
         "the three outputs of bge-m3": BGE_M3 in recipe.architectures,
         f"Matryoshka sizes of {', '.join(recipe.matryoshka)}": bool(recipe.matryoshka),

@@ -152,7 +152,9 @@ def _pooling(config: ExportConfig, checkpoint: Checkpoint, recipe: Recipe) -> Po
         default = find(checkpoint.config) if find else recipe.pooling
         pooling = Pooling(modes=config.pooling or (default,))
     if not recipe.include_prompt:
-        pooling = msgspec.structs.replace(pooling, include_prompt=False)
+        pooling = msgspec.structs.replace(
+            pooling, include_prompt=False, prompt_marks=recipe.prompt_marks
+        )
     return pooling
 
 

@@ -62,6 +62,7 @@ def load_bundle(path: Path, *, config: RuntimeConfig, engine: str | None = None)
         spec=manifest.tokenizer,
         max_tokens=max_tokens,
         include_prompt=manifest.pooling.include_prompt,
+        prompt_marks=manifest.pooling.prompt_marks,
     )
     first_batch = _make_first_batch(folder, tokenizer)
     skipped: list[str] = []

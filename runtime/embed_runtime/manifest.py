@@ -41,14 +41,32 @@ class Model(Record, kw_only=True):
     license: str | None = None
 
 
+class PromptMarks(Record, kw_only=True):
+    """What tells the prompt in a text from the text, as GritLM has it.
+
+    Attributes:
+        start: Stands in front of an instruction.
+        end: The line that ends every prompt, with an instruction or without.
+    """
+
+    start: str
+    end: str
+
+
 class Pooling(Record, kw_only=True):
     """How token vectors become one vector; several modes are concatenated in this order.
 
     The names are those of Sentence-Transformers' pooling configuration.
+
+    Attributes:
+        modes: What is computed.
+        include_prompt: Whether the tokens of a prompt are pooled with the others.
+        prompt_marks: How a text shows that it brings its own prompt; None where none does.
     """
 
     modes: tuple[PoolingMode, ...]
     include_prompt: bool = True
+    prompt_marks: PromptMarks | None = None
 
 
 class Dense(Record, kw_only=True):

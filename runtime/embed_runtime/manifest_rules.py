@@ -32,6 +32,9 @@ def find_problems(manifest: Manifest) -> Iterator[str]:
             yield f"adapter {name!r} is not among the prompts"
     if "embedding" not in manifest.outputs:
         yield "outputs lack 'embedding'"
+    marks = manifest.pooling.prompt_marks
+    if marks is not None and (manifest.pooling.include_prompt or not (marks.start and marks.end)):
+        yield "pooling.prompt_marks needs two texts, and include_prompt to be false"
 
 
 def _size_problems(manifest: Manifest) -> Iterator[str]:

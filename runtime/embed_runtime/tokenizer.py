@@ -11,7 +11,8 @@ import tokenizers
 
 from embed_runtime.errors import BundleError, InputError, InputTooLongError
 from embed_runtime.framing import CHARS_PER_TOKEN, SURPLUS_TOKENS, Frame, cut_text
-from embed_runtime.manifest import TokenizerSpec
+from embed_runtime.manifest import PromptMarks, TokenizerSpec
+from embed_runtime.own_prompts import OwnPromptIds, find_own_prompt
 from embed_runtime.token_ids import check_ids, check_inputs, is_list, to_inputs
 from embed_runtime.types import EmbedRequest, TokenizedInput
 
@@ -42,7 +43,13 @@ class Tokenizer:
     """
 
     def __init__(
-        self, path: Path, *, spec: TokenizerSpec, max_tokens: int, include_prompt: bool = True
+        self,
+        path: Path,
+        *,
+        spec: TokenizerSpec,
+        max_tokens: int,
+        include_prompt: bool = True,
+        prompt_marks: PromptMarks | None = None,
     ) -> None:
         """Read `tokenizer.json`.
 
@@ -51,6 +58,7 @@ class Tokenizer:
             spec: What the manifest says about it.
             max_tokens: Longest input the model takes.
             include_prompt: Whether the tokens of a prompt are pooled with the others.
+            prompt_marks: How inputs show that they bring their own prompt.
 
         Raises:
             BundleError: The file is no tokenizer, or not the one that the manifest describes.
@@ -58,6 +66,7 @@ class Tokenizer:
         self.max_tokens = max_tokens
         self.vocab_size = spec.vocab_size
         self._include_prompt = include_prompt
+        self._prompt_marks = prompt_marks
         try:
             self._library = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises nothing narrower
@@ -73,13 +82,17 @@ class Tokenizer:
             )
         added = self._library.get_added_tokens_decoder()
         self._special_ids = frozenset(number for number, token in added.items() if token.special)
+        self._own_prompt_ids: OwnPromptIds | None = None
+        if prompt_marks is not None:
+            self._own_prompt_ids = OwnPromptIds(prompt_marks, self._encode_plainly)
 
     def encode(
         self, request: EmbedRequest, *, prompt: str = "", first_index: int = 0
     ) -> list[TokenizedInput]:
         """Tokenize the inputs of a request, in order.
 
-        Texts get the prompt in front and the special tokens around; token ids are used verbatim.
+        Texts get the special tokens around, and the prompt in front unless they bring their own;
+        token ids are used verbatim.
         An overlong text loses tokens at its end (END) or at its front, behind the prompt (START);
         the special tokens stay.
 
@@ -96,24 +109,30 @@ class Tokenizer:
         inputs = check_inputs(request.inputs)
         frame = self._frame(request)
         texts = [
-            self._check_text(prompt + one, index)
+            self._check_text(self.put_in_front(prompt, one), index)
             for index, one in enumerate(inputs, first_index)
             if isinstance(one, str)
         ]
-        num_skipped = self._count_skipped(prompt, frame) if texts else 0
-        contents = zip(texts, self._encode_texts(texts, frame), strict=True)
+        fronts = [find_own_prompt(text, self._prompt_marks) or prompt for text in texts]
+        num_skipped = {front: self._count_skipped(front, frame) for front in set(fronts)}
+        contents = zip(texts, fronts, self._encode_texts(texts, frame), strict=True)
         rows: list[list[int]] = []
         skipped: list[int] = []
         for index, one in enumerate(inputs, first_index):
             if isinstance(one, str):
-                text, content = next(contents)
-                rows.append(self._fit_text(content, text, prompt, frame, index))
-                skipped.append(num_skipped)
+                text, front, content = next(contents)
+                rows.append(self._fit_text(content, text, front, frame, index))
+                # Without one it may stand behind special tokens that a chat template wrote.
+                skipped.append(num_skipped[front] if front else self._count_own(rows[-1]))
             else:
                 ids = one if is_list(one) else check_ids(one, index)
                 rows.append(frame.cut(ids, index))
-                skipped.append(0)
+                skipped.append(self._count_own(rows[-1]))
         return to_inputs(rows, skipped, vocab_size=self.vocab_size, first_index=first_index)
+
+    def put_in_front(self, prompt: str, text: str) -> str:
+        """Give a text its prompt, unless it brings one."""
+        return text if find_own_prompt(text, self._prompt_marks) else prompt + text
 
     def encode_together(
         self, request: EmbedRequest, *, prompt: str = ""
@@ -167,7 +186,7 @@ class Tokenizer:
             InputError: The text is not Unicode; the message says it is input `index`.
         """
         self._check_text(text, index)
-        ids = self._library.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        ids = self._encode_plainly(text)
         return [*self._first, *ids, *self._last] if add_special_tokens else ids
 
     def shorten(self, text: str, max_tokens: int) -> str:
@@ -224,6 +243,9 @@ class Tokenizer:
         """
         self._check_vocabulary(ids)
         return [self._library.id_to_token(one) or "" for one in ids]
+
+    def _encode_plainly(self, text: str) -> list[int]:
+        return self._library.encode_batch_fast([text], add_special_tokens=False)[0].ids
 
     def _check_vocabulary(self, ids: Sequence[int]) -> None:
         for one in ids:
@@ -334,3 +356,13 @@ class Tokenizer:
         [content] = self._encode_texts([self._check_text(prompt, 0)], frame)
         ids = frame.wrap(content)[: self.max_tokens]
         return len(ids) - (bool(ids) and ids[-1] in self._special_ids)
+
+    def _count_own(self, ids: list[int]) -> int:
+        """Count the leading ids that pooling leaves out because they are their own prompt."""
+        if self._own_prompt_ids is None:
+            return 0
+        num_first = len(self._first)
+        if ids[:num_first] != self._first:
+            num_first = 0
+        num_own = self._own_prompt_ids.count(ids[num_first:])
+        return num_first + num_own if num_own else 0

@@ -162,6 +162,7 @@ LIES: dict[str, list[tuple[Any, str]]] = {
         ([{"in_features": 32, "out_features": 8, "bias": True, "activation": "tanh"}], "give 8"),
     ],
     "pooling.modes": [([], "no mode"), (["mean", "cls"], "give 64"), (["median"], "median")],
+    "pooling.prompt_marks": [({"start": "a", "end": "b"}, "needs two texts, and include_prompt")],
     "default_prompt": [("title", "'title' is not among the prompts")],
     "chat_template": [({"file": "x.jinja"}, "chat template is the unknown file 'x.jinja'")],
     "adapters": [

@@ -19,7 +19,7 @@ from embed_export.json_object import JsonObject
 from embed_export.layers import Activation, Heads
 from embed_export.masked_lm import MaskedLm
 from embed_export.weights import Weights
-from embed_runtime.manifest import PoolingMode, Positions
+from embed_runtime.manifest import PoolingMode, Positions, PromptMarks
 from embed_runtime.types import FloatArray, Precision
 
 # Where the user's choice of an adapter stands in a config.json, as if that had it.
@@ -79,6 +79,7 @@ class Recipe:
         pooling: What to do where no Sentence-Transformers files say it.
         find_pooling: Reads it from config.json, instead of `pooling`.
         include_prompt: Whether the tokens of a prompt are pooled with the others.
+        prompt_marks: How a text shows that it brings its own prompt.
         prompts: Texts to put in front, by name, where no file says it.
         default_prompt: Name of the one used when the caller names none.
         matryoshka: Sizes that published models were trained to be cut to, where no file says it,
@@ -112,6 +113,7 @@ class Recipe:
     pooling: PoolingMode = "cls"
     find_pooling: Callable[[JsonObject], PoolingMode] | None = None
     include_prompt: bool = True
+    prompt_marks: PromptMarks | None = None
     prompts: Mapping[str, str] = field(default_factory=dict[str, str])
     default_prompt: str | None = None
     matryoshka: Mapping[str, tuple[int, ...] | int] = field(

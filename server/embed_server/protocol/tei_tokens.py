@@ -88,7 +88,11 @@ def encode_tokens(body: TeiTokenizeBody, tokenizer: Tokenizer, prompt: str) -> b
         InputError: A text is not Unicode.
     """
     rows = [
-        tokenizer.locate(prompt + text, add_special_tokens=body.add_special_tokens, index=index)
+        tokenizer.locate(
+            tokenizer.put_in_front(prompt, text),
+            add_special_tokens=body.add_special_tokens,
+            index=index,
+        )
         for index, text in enumerate(body.inputs)
     ]
     return orjson.dumps(
