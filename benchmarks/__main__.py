@@ -4,9 +4,16 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from benchmarks.commands import export, mix, report, run, serve
+from benchmarks.commands import export, mix, report, run, serve, setup
 
-_COMMANDS = {"run": run, "export": export, "serve": serve, "mix": mix, "report": report}
+_COMMANDS = {
+    "run": run,
+    "setup": setup,
+    "export": export,
+    "serve": serve,
+    "mix": mix,
+    "report": report,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

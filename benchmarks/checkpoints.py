@@ -22,6 +22,18 @@ QWEN3 = {
     "vocab_size": 151669,
     "max_position_embeddings": 32768,
 }
+# bge-m3's config.json: positions start behind the padding token's.
+_XLM_ROBERTA = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "vocab_size": 250002,
+    "max_position_embeddings": 8194,
+    "type_vocab_size": 1,
+}
+_XLM_ROBERTA_MAX_TOKENS = 8192
+_XLM_ROBERTA_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 _QWEN3_THETA = 1_000_000
 _QWEN3_END = "<|endoftext|>"
 
@@ -111,15 +123,45 @@ def random_qwen3(name: str) -> Path:
     return _checkpoint(name, write)
 
 
-def _checkpoint(name: str, write: Callable[[Path], None]) -> Path:
-    """Find a checkpoint in the cache, or write it there, whole or not at all."""
-    folder = CACHE / "checkpoints" / name
+def random_xlm_roberta(name: str) -> Path:
+    """Make a checkpoint of bge-m3's shape with seeded weights, or find the one made before.
+
+    Its tokenizer is a Unigram of the same kind, trained on the texts it will read.
+
+    Returns:
+        A folder that Sentence-Transformers loads: CLS pooling, normalized.
+    """
+
+    def write(folder: Path) -> None:
+        import torch
+        from transformers import XLMRobertaConfig, XLMRobertaModel
+
+        config = XLMRobertaConfig.from_dict({**_XLM_ROBERTA, "layer_norm_eps": 1e-5})  # pyright: ignore[reportUnknownMemberType] - untyped **kwargs
+        torch.default_generator.manual_seed(_SEED)
+        XLMRobertaModel(config).save_pretrained(folder)  # pyright: ignore[reportUnknownMemberType] - untyped **kwargs
+        _write_unigram(folder)
+        _write_modules(
+            folder,
+            pooling="cls_token",
+            hidden_size=_XLM_ROBERTA["hidden_size"],
+            max_tokens=_XLM_ROBERTA_MAX_TOKENS,
+        )
+
+    return _checkpoint(name, write)
+
+
+def cached_folder(folder: Path, write: Callable[[Path], None]) -> Path:
+    """Find a folder, or write it, whole or not at all."""
     if not folder.is_dir():
-        partial = folder.with_name(f".{name}.partial")
+        partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         write(partial)
         partial.rename(folder)
     return folder
+
+
+def _checkpoint(name: str, write: Callable[[Path], None]) -> Path:
+    return cached_folder(CACHE / "checkpoints" / name, write)
 
 
 def _write_byte_level_bpe(folder: Path) -> None:
@@ -148,6 +190,42 @@ def _write_byte_level_bpe(folder: Path) -> None:
         "eos_token": _QWEN3_END,
         "model_max_length": QWEN3["max_position_embeddings"],
         "padding_side": "left",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(document, indent=2))
+
+
+def _write_unigram(folder: Path) -> None:
+    """Train a tokenizer with XLM-RoBERTa's special tokens, ids and template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    from embed_export.corpus import real_texts
+
+    start, pad, end, unknown = _XLM_ROBERTA_SPECIALS
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=30_000,
+        special_tokens=list(_XLM_ROBERTA_SPECIALS),
+        unk_token=unknown,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(real_texts(3600), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A {end}",
+        pair=f"{start} $A {end} {end} $B {end}",
+        special_tokens=[(start, 0), (end, 2)],
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    document = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": start,
+        "cls_token": start,
+        "eos_token": end,
+        "sep_token": end,
+        "pad_token": pad,
+        "unk_token": unknown,
+        "model_max_length": _XLM_ROBERTA_MAX_TOKENS,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(document, indent=2))
 

@@ -2,12 +2,13 @@
 
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+import msgspec
 import psutil
 
 from benchmarks.checkpoints import CACHE
@@ -22,47 +23,22 @@ from embed_runtime.types import Precision
 _SAMPLE_SECONDS = 0.02
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportSpec:
-    """An export to measure; calling it opens the subject.
-
-    Attributes:
-        checkpoint: What is exported.
-        output: Where to; replaced.
-        precision: What in.
-        engines: Which engines.
-        texts: What the bundle embeds afterwards.
-        num_threads: Threads of the original model and of the engine.
-    """
-
-    checkpoint: Path
-    output: Path
-    precision: Precision
-    engines: tuple[str, ...]
-    texts: tuple[str, ...]
-    num_threads: int
-
-    def __call__(self) -> "Export":
-        """Open it in the process that is measured."""
-        return Export(self)
-
-
 def measure_export(
     workload: Workload, *, precision: Precision, engines: tuple[str, ...], num_threads: int
 ) -> ExportRun:
     """Export a workload's model in a process of its own, then open the bundle and use it."""
-    spec = ExportSpec(
-        checkpoint=workload.checkpoint,
-        output=CACHE / "bundles" / f"{workload.name}-{precision}",
-        precision=precision,
-        engines=engines,
-        texts=workload.texts,
-        num_threads=num_threads,
-    )
-    with Worker(f"{workload.name} {precision}", spec) as worker:
-        worker.run()
-        steps, _ = worker.finish()
-    manifest = read_manifest(spec.output)
+    bundle = CACHE / "bundles" / f"{workload.name}-{precision}"
+    settings = {
+        "checkpoint": str(workload.checkpoint),
+        "output": str(bundle),
+        "precision": precision,
+        "engines": engines,
+        "texts": workload.texts,
+        "num_threads": num_threads,
+    }
+    with Worker(f"{workload.name} {precision}", "benchmarks.exporting:Export", settings) as worker:
+        steps = msgspec.convert(worker.call("run").result, tuple[ExportStep, ...])
+    manifest = read_manifest(bundle)
     return ExportRun(
         name=workload.name,
         num_parameters=open_weights(workload.checkpoint).num_parameters,
@@ -79,36 +55,49 @@ def measure_export(
 class Export:
     """One export, then the bundle opened and used, each step under the memory gauge."""
 
-    def __init__(self, spec: ExportSpec) -> None:
+    def __init__(
+        self,
+        *,
+        checkpoint: str,
+        output: str,
+        precision: Precision,
+        engines: Sequence[str],
+        texts: Sequence[str],
+        num_threads: int,
+    ) -> None:
+        """Import what exports.
+
+        Args:
+            checkpoint: What is exported.
+            output: Where to; replaced.
+            precision: What in.
+            engines: Which engines.
+            texts: What the bundle embeds afterwards.
+            num_threads: Threads of the original model and of the engine.
+        """
         import torch
 
-        torch.set_num_threads(spec.num_threads)
-        self._spec = spec
-        self._steps: list[ExportStep] = []
-
-    def run(self) -> None:
-        """Export, open, embed."""
         from embed_export.config import ExportConfig
+
+        torch.set_num_threads(num_threads)
+        self._config = ExportConfig(
+            model=checkpoint, output=Path(output), precision=precision, engines=tuple(engines)
+        )
+        self._texts = texts
+        self._num_threads = num_threads
+
+    def run(self) -> list[dict[str, object]]:
+        """Export, open, embed; return the steps in order."""
         from embed_export.export import export_bundle
         from embed_runtime import Runtime, RuntimeConfig
 
-        spec = self._spec
-        config = ExportConfig(
-            model=str(spec.checkpoint),
-            output=spec.output,
-            precision=spec.precision,
-            engines=spec.engines,
-        )
-        gauge = _MeasuredSteps(self._steps)
-        export_bundle(config, gauge)
+        gauge = _MeasuredSteps()
+        bundle, _ = export_bundle(self._config, gauge)
         with gauge.step("Opening the bundle"):
-            runtime = Runtime(spec.output, config=RuntimeConfig(num_threads=spec.num_threads))
-        with runtime, gauge.step(f"Embedding {len(spec.texts)} texts"):
-            runtime.embed(spec.texts)
-
-    def outcome(self) -> tuple[ExportStep, ...]:
-        """Return the steps, in order."""
-        return tuple(self._steps)
+            runtime = Runtime(bundle, config=RuntimeConfig(num_threads=self._num_threads))
+        with runtime, gauge.step(f"Embedding {len(self._texts)} texts"):
+            runtime.embed(self._texts)
+        return [msgspec.to_builtins(step) for step in gauge.steps]
 
     def close(self) -> None:
         """Hold nothing, free nothing."""
@@ -118,7 +107,7 @@ class Export:
 class _MeasuredSteps:
     """The exporter's progress, kept as figures."""
 
-    steps: list[ExportStep]
+    steps: list[ExportStep] = field(default_factory=list[ExportStep])
     notes: list[str] = field(default_factory=list[str])
 
     @contextmanager

@@ -1,19 +1,25 @@
 """`run`: this project against others, offline."""
 
 import argparse
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from subprocess import CalledProcessError
 
-from benchmarks.bundles import export_bundle
-from benchmarks.commands.options import add_output, add_threads
+from benchmarks.bundles import find_bundle
+from benchmarks.commands.options import add_export_again, add_output, add_threads
 from benchmarks.commands.storing import describe_run, store
 from benchmarks.compare import compare
-from benchmarks.peers import PeerSpec, RuntimePeer, SentenceTransformersPeer
+from benchmarks.contestants import Contestant, checkpoint_of, interpreter_of, missing_environments
 from benchmarks.records.comparison import ComparisonResult
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.systems import BASELINE, OURS, PEERS, Peer
+from benchmarks.workloads import WORKLOADS, Length, Workload
 from embed_runtime.types import Precision
+
+_LOG = logging.getLogger("benchmarks")
 
 # What takes minutes, not an hour.
 _DEFAULT_WORKLOADS = ("all-MiniLM-L6-v2", "bge-base-size")
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
 HELP = "measure, store as JSON, print and plot"
 
@@ -26,52 +32,96 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workload", choices=WORKLOADS, action="append", help="default: those that take minutes"
     )
+    parser.add_argument(
+        "--length",
+        type=_length,
+        action="append",
+        metavar="N|max",
+        help="texts of exactly so many tokens (default: real texts of mixed length)",
+    )
+    parser.add_argument(
+        "--peer",
+        choices=[peer.name for peer in PEERS],
+        action="append",
+        help="systems beside the baseline (default: all whose environments are set up)",
+    )
+    parser.add_argument(
+        "--precision", choices=_PRECISIONS, action="append", help="of those systems (default: all)"
+    )
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="timed passes of each")
+    add_export_again(parser)
     add_threads(parser)
     add_output(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the command."""
-    names = ["toy"] if options.toy else options.workload or _DEFAULT_WORKLOADS
-    precisions: tuple[Precision, ...] = ("fp32",) if options.toy else ("fp32", "bf16")
-    result = ComparisonResult(
-        run=describe_run(),
-        num_threads=options.threads,
-        num_rounds=options.rounds,
-        workloads=tuple(
-            compare(
-                workload := WORKLOADS[name](),
-                _peers(workload, precisions, num_threads=options.threads),
+    """Run the command: a result a workload, stored as soon as it is there."""
+    names = options.workload or _DEFAULT_WORKLOADS
+    precisions, peers = options.precision or _PRECISIONS, options.peer
+    if options.toy:
+        names, precisions, peers = ["toy"], ("fp32",), [OURS]
+    chosen = [peer for peer in PEERS if peers is None or peer.name in peers]
+    for name in names:
+        for length in options.length or [None]:
+            workload = WORKLOADS[name](length)
+            result = ComparisonResult(
+                run=describe_run(),
+                num_threads=options.threads,
                 num_rounds=options.rounds,
+                workloads=(
+                    compare(
+                        workload,
+                        list(
+                            _contestants(
+                                workload, chosen, precisions, export_again=options.export_again
+                            )
+                        ),
+                        num_threads=options.threads,
+                        num_rounds=options.rounds,
+                    ),
+                ),
             )
-            for name in names
-        ),
-    )
-    store(result, options.output)
+            words = [name] if length is None else [name, f"{workload.length}-tokens"]
+            store(result, options.output, *words)
 
 
-def _peers(
-    workload: Workload, precisions: Sequence[Precision], *, num_threads: int
-) -> list[PeerSpec]:
-    """List who is compared, the baseline first; this project's bundles are exported for it."""
-    baseline = PeerSpec(
-        name="sentence-transformers",
-        precision="fp32",
-        open_peer=SentenceTransformersPeer,
-        path=workload.checkpoint,
-        texts=workload.texts,
-        num_threads=num_threads,
-    )
-    ours = [
-        PeerSpec(
-            name="embed-runtime",
-            precision=precision,
-            open_peer=RuntimePeer,
-            path=export_bundle(workload, precision),
-            texts=workload.texts,
-            num_threads=num_threads,
+def _contestants(
+    workload: Workload,
+    peers: Sequence[Peer],
+    precisions: Sequence[Precision],
+    *,
+    export_again: bool,
+) -> Iterator[Contestant]:
+    """Get ready whoever is compared, the baseline first; say who is left out, and why."""
+    yield Contestant(peer=BASELINE, precision="fp32", path=workload.checkpoint)
+    for peer in peers:
+        if missing := missing_environments(peer):
+            _LOG.warning(
+                "left out: %s; python -m benchmarks setup %s", peer.name, " ".join(missing)
+            )
+            continue
+        for precision in peer.precisions:
+            if precision in precisions and (peer, precision) != (BASELINE, "fp32"):
+                contestant = _ready(workload, peer, precision, export_again=export_again)
+                if contestant is not None:
+                    yield contestant
+
+
+def _ready(
+    workload: Workload, peer: Peer, precision: Precision, *, export_again: bool
+) -> Contestant | None:
+    try:
+        path = (
+            find_bundle(workload, precision, export_again=export_again)
+            if peer.name == OURS
+            else checkpoint_of(peer, workload)
         )
-        for precision in precisions
-    ]
-    return [baseline, *ours]
+    except (RuntimeError, CalledProcessError) as error:
+        _LOG.warning("left out: %s %s; %s", peer.name, precision, error)
+        return None
+    return Contestant(peer=peer, precision=precision, path=path, interpreter=interpreter_of(peer))
+
+
+def _length(word: str) -> Length:
+    """Read a number of tokens, or `max`."""
+    return "max" if word == "max" else int(word)

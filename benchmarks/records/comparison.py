@@ -23,6 +23,22 @@ class Ceiling(Record, frozen=True, kw_only=True):
     spread: float
 
 
+class Latency(Record, frozen=True, kw_only=True):
+    """Times of single texts, one after another.
+
+    Attributes:
+        num_queries: How many were timed.
+        mean_tokens: Mean length of these texts.
+        p50_milliseconds: Median time.
+        p99_milliseconds: 99th percentile.
+    """
+
+    num_queries: int
+    mean_tokens: float
+    p50_milliseconds: float
+    p99_milliseconds: float
+
+
 class Measurement(Record, frozen=True, kw_only=True):
     """One system on one workload.
 
@@ -40,9 +56,13 @@ class Measurement(Record, frozen=True, kw_only=True):
         share_of_ceiling: Operations needed without padding, per second, over the ceiling of this
             precision.
         min_cosine: Smallest cosine to the baseline's vector of the same text.
+        mean_cosine: Mean of these cosines.
         padding_share: Share of token slots that were padding; None if not known.
+        latency: Of single texts; this and the next two are None in results before they were
+            measured.
         load_seconds: From process start to ready, imports included.
-        peak_memory_bytes: Resident memory of its process at its highest.
+        startup_seconds: From process start to the first vector.
+        peak_memory_bytes: Resident memory at its highest, of its process and of those it started.
     """
 
     name: str
@@ -57,15 +77,28 @@ class Measurement(Record, frozen=True, kw_only=True):
     ratio_max: float
     share_of_ceiling: float
     min_cosine: float
+    mean_cosine: float | None = None
     padding_share: float | None
+    latency: Latency | None = None
     load_seconds: float
+    startup_seconds: float | None = None
     peak_memory_bytes: int
 
 
 class WorkloadResult(Record, frozen=True, kw_only=True):
-    """All systems on one workload; the first measurement is the baseline."""
+    """All systems on one workload; the first measurement is the baseline.
+
+    Attributes:
+        name: The model.
+        length: Tokens of every text; None for texts of mixed length.
+        texts: What was embedded.
+        num_flops: Operations one pass needs without padding.
+        ceilings: One for each precision.
+        measurements: One for each system and precision.
+    """
 
     name: str
+    length: int | None = None
     texts: Texts
     num_flops: int
     ceilings: tuple[Ceiling, ...]

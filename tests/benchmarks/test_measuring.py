@@ -1,5 +1,7 @@
 """The benchmark's own arithmetic, on turns and vectors that need no model."""
 
+import venv
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -7,59 +9,60 @@ import numpy as np
 import pytest
 
 from benchmarks.commands.storing import describe_run
-from benchmarks.compare import min_cosine, run_rounds
+from benchmarks.compare import run_rounds
+from benchmarks.figures import cosines
 from benchmarks.machine import describe_machine, machine_slug
 from benchmarks.records.comparison import ComparisonResult
 from benchmarks.results import RESULTS, read_result, write_result
 from benchmarks.worker import Worker
 
-
-class Scripted:
-    """Takes its turn by writing its name down, and reports the number of the pass."""
-
-    def __init__(self, name: str, log: list[str]) -> None:
-        self._name = name
-        self._log = log
-
-    def run(self) -> float:
-        self._log.append(self._name)
-        return float(self._log.count(self._name))
-
-
+# A subject of the standard library alone, as any environment can open it.
+COUNTER = """
 class Counter:
-    """A subject, opened in a worker's process, that counts its passes."""
+    def __init__(self, *, start):
+        self.count = start
 
-    def __init__(self) -> None:
-        self._num_passes = 0
+    def add(self, *, number):
+        print("what a library prints is no answer")
+        self.count += number
+        return {"count": self.count}
 
-    def run(self) -> None:
-        self._num_passes += 1
-
-    def outcome(self) -> int:
-        return self._num_passes
-
-    def close(self) -> None:
-        self._num_passes = 0
+    def close(self):
+        pass
+"""
 
 
-def open_nothing() -> Counter:
-    raise OSError("nothing to open")
+@pytest.fixture
+def counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Write the module of a subject where a child finds it."""
+    (tmp_path / "counting.py").write_text(COUNTER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return "counting:Counter"
 
 
 def test_rounds_alternate_and_each_starts_with_the_next() -> None:
     log: list[str] = []
-    seconds = run_rounds([Scripted(name, log) for name in "abc"], num_rounds=3)
+
+    def turn(name: str) -> Callable[[], int]:
+        def take() -> int:
+            log.append(name)
+            return log.count(name)
+
+        return take
+
+    given = run_rounds([turn(name) for name in "abc"], num_rounds=3)
     assert "".join(log) == "abc" + "abc" + "bca" + "cab"
-    assert seconds == [[2.0, 3.0, 4.0]] * 3  # the first pass warmed up
+    assert given == [[2, 3, 4]] * 3  # the first turn warmed up
 
 
-def test_min_cosine_finds_the_worst_row() -> None:
+def test_cosines_are_of_rows_and_do_not_need_unit_length() -> None:
     theirs = np.eye(3, dtype=np.float32)
     ours = theirs.copy()
     ours[1] = [0.8, 0.6, 0.0]
-    assert min_cosine(ours, theirs) == pytest.approx(0.6)
+    ours[2] *= 7
+    assert cosines(ours, theirs) == pytest.approx([1, 0.6, 1])
     with pytest.raises(ValueError, match="shape"):
-        min_cosine(ours[:2], theirs)
+        cosines(ours[:2], theirs)
 
 
 def test_a_result_survives_its_file_and_refuses_strangers(tmp_path: Path) -> None:
@@ -84,18 +87,31 @@ def test_a_machine_has_a_name_fit_for_a_file() -> None:
     assert machine_slug(named) == "amd-epyc-tm-9654-2-cores"
 
 
-def test_a_worker_times_passes_and_hands_over_the_outcome() -> None:
-    with Worker("counter", Counter) as worker:
-        assert worker.load_seconds > 0
-        assert all(worker.run() > 0 for _ in range(3))
-        num_passes, peak_memory_bytes = worker.finish()
-    assert num_passes == 3
+def test_a_worker_calls_a_subject_and_tells_its_time_and_memory(counter: str) -> None:
+    with Worker("counter", counter, {"start": 5}) as worker:
+        assert 0 < worker.load_seconds < worker.age_seconds
+        first, second = (worker.call("add", number=2) for _ in range(2))
+        peak_memory_bytes = worker.peak_memory_bytes()
+    assert [first.result, second.result] == [{"count": 7}, {"count": 9}]
+    assert first.seconds > 0
     assert peak_memory_bytes > 2**20
 
 
-def test_a_worker_that_cannot_open_its_subject_is_an_error_with_its_name(
-    capfd: pytest.CaptureFixture[str],
+def test_a_worker_runs_in_an_environment_that_has_no_library(counter: str, tmp_path: Path) -> None:
+    venv.create(tmp_path / "bare", symlinks=True)
+    python = tmp_path / "bare/bin/python"
+    with Worker("counter", counter, {"start": 0}, interpreter=python) as worker:
+        assert worker.call("add", number=1).result == {"count": 1}
+
+
+def test_a_worker_that_stops_is_an_error_with_its_name(
+    counter: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(RuntimeError, match="broken stopped"):
-        Worker("broken", open_nothing)
-    assert "nothing to open" in capfd.readouterr().err
+        Worker("broken", counter, {"end": 5})
+    assert "unexpected keyword argument 'end'" in capfd.readouterr().err
+    with (
+        Worker("broken", counter, {"start": 5}) as worker,
+        pytest.raises(RuntimeError, match="broken stopped"),
+    ):
+        worker.call("add", number="two")

@@ -32,7 +32,14 @@ def test_the_toy_benchmark_measures_stores_and_reports(tmp_path: Path) -> None:
     assert (baseline.name, ours.name) == ("sentence-transformers", "embed-runtime")
     assert baseline.ratio == 1
     assert ours.min_cosine > 0.99999
+    assert ours.mean_cosine is not None
+    assert ours.min_cosine <= ours.mean_cosine
     assert len(ours.seconds) == 2
+    assert ours.latency is not None
+    assert 0 < ours.latency.p50_milliseconds <= ours.latency.p99_milliseconds
+    assert 25 <= ours.latency.mean_tokens <= 35
+    assert ours.startup_seconds is not None
+    assert 0 < ours.load_seconds < ours.startup_seconds
     assert ours.peak_memory_bytes > 2**20
     assert workload.ceilings[0].flops_per_second > 0
     assert f"| {ours.name} | {ours.engine} | fp32 |" in run.stdout
