@@ -31,7 +31,7 @@ class Ceiling:
 
         torch.set_num_threads(num_threads)
         # Products of 8-bit integers are sums of 32 bits; they have a function of their own.
-        multiply = torch._int_mm if precision == "int8" else torch.mm  # noqa: SLF001
+        multiply = torch.ops.aten._int_mm if precision == "int8" else torch.mm  # noqa: SLF001
         self._products: list[Callable[[], object]] = [
             partial(multiply, _matrix(precision, _NUM_ROWS, wide), _matrix(precision, wide, out))
             for wide, out in products

@@ -38,7 +38,7 @@ def compare(
     A system that does not start is left out, unless it is the baseline.
     """
     texts = _write_texts(workload)
-    precisions = list(dict.fromkeys(one.precision for one in contestants))
+    precisions: dict[Precision, None] = dict.fromkeys(one.precision for one in contestants)
     with ExitStack() as stack:
         gauges = [
             stack.enter_context(_open_ceiling(workload, precision, num_threads))
@@ -62,7 +62,7 @@ def compare(
             _finish(one, worker, startup, seconds=passes, bursts=bursts)
             for (one, worker, startup), passes, bursts in zip(opened, seconds, queries, strict=True)
         ]
-    ceilings = {
+    ceilings: dict[Precision, Ceiling] = {
         precision: Ceiling(
             precision=precision, flops_per_second=statistics.median(taken), spread=spread(taken)
         )

@@ -57,9 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the command: a result a workload, stored as soon as it is there."""
     names = options.workload or _DEFAULT_WORKLOADS
-    precisions, peers = options.precision or _PRECISIONS, options.peer
+    precisions: Sequence[Precision] = options.precision or _PRECISIONS
+    peers: Sequence[str] | None = options.peer
     if options.toy:
-        names, precisions, peers = ["toy"], ("fp32",), [OURS]
+        names, peers = ["toy"], [OURS]
+        precisions = ("fp32",)
     chosen = [peer for peer in PEERS if peers is None or peer.name in peers]
     for name in names:
         for length in options.length or [None]:
