@@ -53,10 +53,11 @@ class _VectorGathering:
         self._plan = plan
         self._num_tokens = num_tokens
         self._vectors: FloatArray | None = None
-        counts = np.ones(len(num_tokens), np.int64)
         if plan.output in TOKEN_OUTPUTS:
             counts = np.maximum(num_tokens.astype(np.int64) - plan.num_dropped, 0)
-        self._offsets = _to_offsets(counts)
+            self._offsets = _to_offsets(counts)
+        else:
+            self._offsets = np.arange(len(num_tokens) + 1, dtype=np.int64)
 
     def receive(self, index: int, values: FloatArray, _: IntArray, /) -> None:
         if self._vectors is None:

@@ -23,7 +23,7 @@ class Job(Future[EmbedResult]):
         output: What is computed for each of them.
         first_index: Position of the first input in what the caller gave, for error messages.
         num_inputs: N.
-        num_tokens: [N] int32.
+        num_tokens: Tokens of all inputs.
         is_open: Whether it is still to be settled.
     """
 
@@ -51,11 +51,14 @@ class Job(Future[EmbedResult]):
         self.output: OutputName = plan.output
         self.first_index = first_index
         self.num_inputs = len(inputs)
-        self.num_tokens = np.array([item.num_tokens for item in inputs], np.int32)
+        num_tokens = [len(item.input_ids) for item in inputs]
+        self.num_tokens = sum(num_tokens)
         self.is_open = True
         self.on_cancel: Callable[[Job], None] | None = None
         self._num_missing = len(inputs)
-        self._gathering: Gathering | None = gathering or make_gathering(plan, self.num_tokens)
+        self._gathering: Gathering | None = gathering or make_gathering(
+            plan, np.array(num_tokens, np.int32)
+        )
         self._owners = owners
 
     def position(self, index: int) -> int:

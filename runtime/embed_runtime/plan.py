@@ -60,6 +60,8 @@ def make_plan(request: EmbedRequest, manifest: Manifest) -> Plan:
             plan = _plan_weights(request, manifest)
         case _:
             raise InputError(f"task={request.task!r:.80} must be {_TASKS}", param="task")
+    if not prompt and adapter == NO_ADAPTER:
+        return plan
     return replace(plan, prompt=prompt, adapter=adapter)
 
 

@@ -23,6 +23,9 @@ from embed_runtime.types import TOKEN_OUTPUTS, Batch, FloatArray, OutputName
 
 # A request counts as small up to this share of a full batch; one input alone always does.
 _SMALL_SHARE = 0.25
+# A batch that took the engine no longer than this is delivered by the engine's own thread, because
+# waking the other one would take as long.
+_QUICK_SECONDS = 0.0005
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,10 +47,11 @@ class _Work:
 class Scheduler:
     """Owns an engine: takes jobs from any thread, and answers every one exactly once.
 
-    One thread runs the engine and does nothing else, but for taking its next batch where none is
-    ready. The other delivers what the engine finished; and while the engine runs and enough for a
-    full batch waits, it prepares that one batch ahead. With less waiting, the next batch stays
-    open until the engine is free: it then takes all that has come, and waits for nothing else.
+    One thread runs the engine and, where work waits, does nothing else but to take its next batch.
+    The other delivers what the engine finished; and while the engine runs and enough for a full
+    batch waits, it prepares that one batch ahead. With less waiting, the next batch stays open
+    until the engine is free: it then takes all that has come, and waits for nothing else. Where
+    the engine would idle, its thread delivers what it finished: that saves the way to the other.
     """
 
     def __init__(self, engine: Engine, *, limits: Limits, max_queue_tokens: int) -> None:
@@ -73,6 +77,7 @@ class Scheduler:
         self._ready: _Work | None = None
         self._finished: deque[_Work] = deque()
         self._is_engine_busy = False
+        self._is_delivering = False
         self._num_running = 0
         self._closed: ClosedError | None = None
         self._is_broken = False
@@ -100,7 +105,7 @@ class Scheduler:
             OverloadedError: Too many tokens wait already.
             ClosedError: The scheduler is closed, or its threads are gone.
         """
-        num_tokens = int(job.num_tokens.sum())
+        num_tokens = job.num_tokens
         # False in a process forked from the one that started them, too.
         if not all(thread.is_alive() for thread in self._threads):
             raise self._closed or ClosedError(
@@ -125,7 +130,7 @@ class Scheduler:
     def has_space(self, job: Job) -> bool:
         """Tell whether a job would be taken now."""
         with self._lock:
-            return self._has_space(int(job.num_tokens.sum()))
+            return self._has_space(job.num_tokens)
 
     def stats(self) -> SchedulerStats:
         """Take a snapshot."""
@@ -171,13 +176,17 @@ class Scheduler:
         is_over = self._is_over()
         if is_over or self._ready or self._retries or self._waiting:
             self._engine_wakes.notify()
-        if is_over or self._finished or self._may_prepare():
+        if is_over or self._may_take_finished() or self._may_prepare():
             self._delivery_wakes.notify()
 
     def _is_over(self) -> bool:
         """Tell whether the threads can end."""
         is_done = self._is_broken or not self._num_running
         return self._closed is not None and not self._jobs and is_done
+
+    def _may_take_finished(self) -> bool:
+        """Tell whether a finished batch waits that nobody else's delivery stands before."""
+        return bool(self._finished) and not self._is_delivering
 
     def _may_prepare(self) -> bool:
         """Tell whether a batch should be prepared while the engine runs."""
@@ -222,8 +231,20 @@ class Scheduler:
             work.seconds = time.perf_counter() - started
             with self._lock:
                 self._is_engine_busy = False
-                self._finished.append(work)
+                if delivers := self._may_deliver(work):
+                    self._is_delivering = True
+                else:
+                    self._finished.append(work)
                 self._wake()
+            if delivers:
+                self._deliver(work)
+
+    def _may_deliver(self, work: _Work) -> bool:
+        """Tell whether the engine's thread should deliver what it just finished."""
+        if self._is_delivering or self._finished:  # a job takes its rows from one thread at a time
+            return False
+        is_idle = not (self._ready or self._retries or self._waiting)
+        return is_idle or work.seconds < _QUICK_SECONDS
 
     def _next_work(self) -> _Work | None:
         """Wait for the engine's next batch; None when all is over."""
@@ -249,12 +270,16 @@ class Scheduler:
         """Deliver what the engine finished, and prepare one batch ahead."""
         while True:
             with self._lock:
-                while not (self._finished or self._may_prepare()):
+                while not (self._may_take_finished() or self._may_prepare()):
                     if self._is_over():
                         return
                     self._delivery_wakes.wait()
-                finished = self._finished.popleft() if self._finished else None
-                ahead = None if finished else self._take()
+                finished = ahead = None
+                if self._may_take_finished():
+                    finished = self._finished.popleft()
+                    self._is_delivering = True
+                else:
+                    ahead = self._take()
             if finished is not None:
                 self._deliver(finished)
             elif ahead is not None:
@@ -279,6 +304,7 @@ class Scheduler:
             for job in _jobs_of(work.rows):
                 answers[job] = _to_engine_error(error)
         with self._lock:
+            self._is_delivering = False
             self._count(work, is_failed=error is not None)
             settled = [job for job in answers if self._forget(job)]
             self._wake()
@@ -316,23 +342,17 @@ class Scheduler:
         self._num_running -= work.num_inputs
         totals = self._totals
         if is_failed:
-            self._totals = replace(
-                totals,
-                failed_batches=totals.failed_batches + 1,
-                failures_in_a_row=totals.failures_in_a_row + 1,
-            )
+            totals.failed_batches += 1
+            totals.failures_in_a_row += 1
             return
         num_rows, num_tokens = work.batch.num_rows, work.batch.num_tokens
-        self._totals = replace(
-            totals,
-            batches=totals.batches + 1,
-            rows=totals.rows + num_rows,
-            tokens=totals.tokens + num_tokens,
-            attention_slots=totals.attention_slots + num_rows * int(work.batch.lengths.max()),
-            deduplicated=totals.deduplicated + work.num_inputs - num_rows,
-            engine_seconds=totals.engine_seconds + work.seconds,
-            failures_in_a_row=0,
-        )
+        totals.batches += 1
+        totals.rows += num_rows
+        totals.tokens += num_tokens
+        totals.attention_slots += num_rows * int(work.batch.lengths.max())
+        totals.deduplicated += work.num_inputs - num_rows
+        totals.engine_seconds += work.seconds
+        totals.failures_in_a_row = 0
         self._pace.add(num_tokens, work.seconds)
 
     def _forget(self, job: Job) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 _MEMORY = 0.9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class SchedulerStats:
     """What the scheduler does now, and has done since it started.
 

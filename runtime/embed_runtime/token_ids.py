@@ -59,7 +59,7 @@ def to_inputs(
             raise _nothing_to_pool(index, length)
     ends = list(accumulate(lengths))
     ids = _join(rows, ends[-1], first_index)
-    if ids.min() < 0 or ids.max() >= vocab_size:
+    if ids.view(np.uint64).max() >= vocab_size:  # what is negative is large there
         wrong = int(np.flatnonzero((ids < 0) | (ids >= vocab_size))[0])
         index = first_index + bisect_right(ends, wrong)
         raise InputError(

@@ -43,6 +43,8 @@ def create_app(models: Sequence[ServedModel], config: ServerConfig) -> FastAPI:
         redoc_url=None,
         docs_url=None if config.disable_fastapi_docs else "/docs",
         openapi_url=None if config.disable_fastapi_docs else "/openapi.json",
+        # Off for each request, instead of asking each time whether somebody set it up.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         middleware=_middleware(config, metrics),
     )
     app.state.service = Service(models, config=config, metrics=metrics)

@@ -8,6 +8,9 @@ from starlette.requests import Request
 
 from embed_server.errors import DisconnectedError
 
+# Nobody is watched for so long: a task of its own is a tenth of what a short request costs.
+_GRACE_SECONDS = 0.02
+
 
 class CancelOnDisconnect:
     """Cancel the body of an `async with` when the client goes away, as `asyncio.timeout` does.
@@ -20,6 +23,7 @@ class CancelOnDisconnect:
 
     def __init__(self, request: Request) -> None:
         self._receive = request.receive
+        self._watcher: asyncio.Task[None] | None = None
         self._left = False
 
     async def __aenter__(self) -> Self:
@@ -27,8 +31,11 @@ class CancelOnDisconnect:
         if task is None:
             raise RuntimeError("only a task can be cancelled; await this inside one")
         self._task = task
-        self._watcher = asyncio.create_task(self._watch())
+        self._timer = asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._start)
         return self
+
+    def _start(self) -> None:
+        self._watcher = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -42,6 +49,8 @@ class CancelOnDisconnect:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._watcher.cancel()
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
         if self._left and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
             raise DisconnectedError("the client closed the connection") from error

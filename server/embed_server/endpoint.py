@@ -5,7 +5,7 @@ from typing import Any, get_args, get_type_hints
 
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from embed_server.errors import (
@@ -14,6 +14,7 @@ from embed_server.errors import (
     DisconnectedError,
     SchemaError,
 )
+from embed_server.headers import find_header
 from embed_server.protocol.parsing import TeiBody, choose_model, parse_body
 from embed_server.service import service_of
 
@@ -63,18 +64,19 @@ async def read_body(request: Request) -> bytes:
         BodyTooLargeError: It is larger than the server takes.
         DisconnectedError: The client left before its end.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = find_header(request.scope, b"content-type").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise SchemaError(f"Content-Type must be application/json, not {media_type[:100]!r}")
     max_body_bytes = service_of(request).config.max_body_bytes
     chunks: list[bytes] = []
     num_bytes = 0
-    try:
-        async for chunk in request.stream():
-            chunks.append(chunk)
-            num_bytes += len(chunk)
-            if num_bytes > max_body_bytes:
-                raise BodyTooLargeError(f"the body is larger than {max_body_bytes} bytes; split it")
-    except ClientDisconnect as error:
-        raise DisconnectedError("the client left before its request was complete") from error
-    return b"".join(chunks)
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise DisconnectedError("the client left before its request was complete")
+        chunks.append(message.get("body", b""))
+        num_bytes += len(chunks[-1])
+        if num_bytes > max_body_bytes:
+            raise BodyTooLargeError(f"the body is larger than {max_body_bytes} bytes; split it")
+        if not message.get("more_body", False):
+            return b"".join(chunks)

@@ -1,6 +1,7 @@
 """Every metric: its name, its help text and the one place that counts it."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -82,16 +83,21 @@ class Metrics:
             buckets=COUNT_BUCKETS,
             registry=self.registry,
         )
+        # Looking labels up takes the library longer than counting.
+        self._of_answer = cache(lambda route, status: self._requests.labels(route, str(status)))
+        self._of_route = cache(self._seconds.labels)
+        self._of_model = cache(lambda name: (self._inputs.labels(name), self._tokens.labels(name)))
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""
-        self._requests.labels(route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        self._of_answer(route, status).inc()
+        self._of_route(route).observe(seconds)
 
     def observe_result(self, model: str, result: EmbedResult) -> None:
         """Count the work of one request that was embedded."""
-        self._inputs.labels(model).observe(len(result.num_tokens))
-        self._tokens.labels(model).observe(int(result.num_tokens.sum()))
+        inputs, tokens = self._of_model(model)
+        inputs.observe(len(result.num_tokens))
+        tokens.observe(int(result.num_tokens.sum()))
 
 
 class SchedulerCollector(Collector):

@@ -7,10 +7,10 @@ from collections.abc import Collection
 from urllib.parse import quote
 
 from starlette._utils import get_route_path
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embed_server.errors import CONTRACT, Dialect, error_response, find_failure
+from embed_server.headers import find_header
 from embed_server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -42,9 +42,10 @@ class Observer:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        given_id = _usable_id(_find_header(scope, b"x-request-id"))
+        given_id = _usable_id(find_header(scope, b"x-request-id"))
         # Without asking the system for randomness, which costs as much as parsing the request.
         request_id = given_id or f"{random.getrandbits(64):016x}"
+        header = request_id.encode("latin-1")
         state = scope.setdefault("state", {})
         state.update(
             request_id=request_id,
@@ -57,7 +58,7 @@ class Observer:
             nonlocal answered
             if message["type"] == "http.response.start":
                 answered = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                message["headers"].append((b"x-request-id", header))
             await send(message)
 
         try:
@@ -97,11 +98,6 @@ class Observer:
             fields,
             extra={"fields": fields},
         )
-
-
-def _find_header(scope: Scope, name: bytes) -> str:
-    """Read a header, whose name the server gives in lower case; empty where there is none."""
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
 
 
 def _usable_id(request_id: str) -> str:

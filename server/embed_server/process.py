@@ -1,5 +1,6 @@
 """One server process: take the port, load the bundles, answer, finish what was accepted."""
 
+import gc
 import resource
 import signal
 import socket
@@ -69,6 +70,9 @@ def serve(
             for line in model.runtime.skipped_engines:
                 print(f"embed-runtime: {model.name}: skipped {line}")
         app = create_app(models, config)
+        # What is here now stays; the collector need not look through it again and again.
+        gc.collect()
+        gc.freeze()
         ready = f"serving {', '.join(map(_describe, models))} on {address_of(listener, config)}"
         _Server(_uvicorn_config(app, config), ready=ready).run(sockets=[listener])
 

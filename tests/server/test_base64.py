@@ -31,3 +31,7 @@ def test_is_what_clients_decode() -> None:
     vectors = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
     decoded = [np.frombuffer(base64.b64decode(one), "<f4") for one in to_base64(vectors)]
     assert np.array_equal(decoded, vectors)
+
+
+def test_nothing_is_an_empty_text() -> None:
+    assert to_base64(np.empty((2, 0), np.float32)) == ["", ""]

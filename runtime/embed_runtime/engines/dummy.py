@@ -1,6 +1,7 @@
 """Deterministic vectors out of token ids, without a model: tests and benchmarks of the rest."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import TypeAlias
 
 import numpy as np
@@ -57,12 +58,15 @@ class DummyEngine:
             outputs["token_embeddings"] = self._hash_tokens(batch, self._hidden_size)
         if "token_weights" in batch.outputs:
             outputs["token_weights"] = np.maximum(self._hash_tokens(batch, 1), 0)
-        if "pooled" in batch.outputs or "embedding" in batch.outputs:
-            pooled = self._weigh(batch) if self._is_splade else self._pool(batch)
-            if "pooled" in batch.outputs:
-                outputs["pooled"] = pooled
+        if self._is_splade:
+            outputs["embedding"] = self._weigh(batch)
+        elif "pooled" in batch.outputs or "embedding" in batch.outputs:
+            keys = self._hash_rows(batch)
+            unit = _unit(_hash_vectors(keys, self._dimensions))
             if "embedding" in batch.outputs:
-                outputs["embedding"] = _unit(pooled) if self._normalize else pooled.copy()
+                outputs["embedding"] = unit if self._normalize else _scale(unit, keys)
+            if "pooled" in batch.outputs:
+                outputs["pooled"] = _scale(unit, keys)
         if self._fault is not None:
             self._fault(batch, outputs)
         return outputs
@@ -75,16 +79,14 @@ class DummyEngine:
         adapters = np.repeat(batch.adapters, batch.lengths)
         return _hash_vectors(_with_adapters(batch.input_ids.astype(np.uint32), adapters), size)
 
-    def _pool(self, batch: Batch) -> FloatArray:
-        """Hash each row's pooled ids, order included, into one vector of a length of its own."""
-        starts = batch.cu_seqlens[:-1]
-        positions = np.arange(batch.num_tokens) - np.repeat(starts, batch.lengths)
-        is_pooled = positions >= np.repeat(batch.num_skipped, batch.lengths)
-        keys = _mix(_mix(batch.input_ids) ^ _mix(positions + 1)) * is_pooled
-        sums = np.add.reduceat(keys, starts, dtype=np.uint32)
-        sums = _with_adapters(sums, batch.adapters)
-        scale = 1 + _mix(sums) % np.uint32(1000) / 1000
-        return _unit(_hash_vectors(sums, self._dimensions)) * scale.astype(np.float32)[:, None]
+    def _hash_rows(self, batch: Batch) -> npt.NDArray[np.uint32]:
+        """Hash each row's pooled ids, order included, and its adapter: [B]."""
+        starts, lengths = batch.cu_seqlens[:-1], batch.lengths
+        positions = np.arange(batch.num_tokens, dtype=np.int32) - np.repeat(starts, lengths)
+        keys = _mix(_mix(batch.input_ids) ^ (positions * np.int32(0x5BD1E995)).view(np.uint32))
+        if batch.num_skipped.any():
+            keys *= positions >= np.repeat(batch.num_skipped, lengths)
+        return _with_adapters(np.add.reduceat(keys, starts), batch.adapters)
 
     def _weigh(self, batch: Batch) -> FloatArray:
         """Weigh the tokens of each row, and for each of them one more token of the vocabulary."""
@@ -110,21 +112,37 @@ def _mix(values: npt.NDArray[np.integer]) -> npt.NDArray[np.uint32]:
 
 def _with_adapters(keys: npt.NDArray[np.uint32], adapters: IntArray) -> npt.NDArray[np.uint32]:
     """Give the same key other values under each adapter; without one it stays."""
+    if adapters.max() < 0:
+        return keys
     return np.where(adapters < 0, keys, keys ^ _mix(adapters + 1))
 
 
 def _hash_vectors(keys: npt.NDArray[np.integer], size: int) -> FloatArray:
     """Give every key its own [size] values between -1 and 1."""
-    columns = _mix(np.arange(1, size + 1, dtype=np.uint32))
-    mixed = _mix(_mix(keys.astype(np.uint32))[:, None] ^ columns[None, :])
-    return (mixed.astype(np.float64) / 2**31 - 1).astype(np.float32)
+    mixed = (_mix(keys) | np.uint32(1))[:, None] * _columns(size)
+    mixed ^= mixed >> np.uint32(15)
+    values: FloatArray = mixed.view(np.int32).astype(np.float32)
+    values *= np.float32(2**-31)
+    return values
+
+
+@cache
+def _columns(size: int) -> npt.NDArray[np.uint32]:
+    """Give odd factors, one a column."""
+    return _mix(np.arange(1, size + 1)) | np.uint32(1)
 
 
 def _unit(vectors: FloatArray) -> FloatArray:
-    """Scale rows to length 1."""
-    norms: FloatArray = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
-    np.maximum(norms, 1e-12, out=norms)
-    return vectors / norms
+    """Scale rows to length 1, in place."""
+    norms: FloatArray = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    vectors /= np.maximum(norms, np.float32(1e-12))[:, None]
+    return vectors
+
+
+def _scale(vectors: FloatArray, keys: npt.NDArray[np.uint32]) -> FloatArray:
+    """Give every row a length of its own, between 1 and 2."""
+    lengths: FloatArray = 1 + (keys % np.uint32(1000)).astype(np.float32) / np.float32(1000)
+    return vectors * lengths[:, None]
 
 
 def _dialect(_: Precision) -> Dialect:

@@ -10,6 +10,8 @@ from starlette.responses import JSONResponse, Response
 from embed_server.endpoint import Endpoint
 from embed_server.protocol.examples import examples
 
+_VERSION = installed_version("embed-runtime")
+
 router = APIRouter(route_class=Endpoint, tags=["service"])
 
 
@@ -24,4 +26,4 @@ class Version(BaseModel):
 @router.get("/version", response_model=Version)
 async def version(_request: Request) -> Response:
     """Tell which version of embed-runtime serves."""
-    return JSONResponse({"version": installed_version("embed-runtime")})
+    return JSONResponse({"version": _VERSION})
