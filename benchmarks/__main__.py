@@ -4,11 +4,12 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from benchmarks.commands import export, mix, report, run, serve, setup
+from benchmarks.commands import export, mix, report, run, scaling, serve, setup
 
 _COMMANDS = {
     "run": run,
     "setup": setup,
+    "scaling": scaling,
     "export": export,
     "serve": serve,
     "mix": mix,

@@ -10,9 +10,10 @@ from benchmarks.records.base import Result
 from benchmarks.records.comparison import ComparisonResult
 from benchmarks.records.export import ExportResult
 from benchmarks.records.mix import MixResult
+from benchmarks.records.scaling import ScalingResult
 from benchmarks.records.serving import ServingResult
 
-AnyResult: TypeAlias = ComparisonResult | ExportResult | MixResult | ServingResult
+AnyResult: TypeAlias = ComparisonResult | ExportResult | MixResult | ScalingResult | ServingResult
 
 RESULTS = Path(__file__).parent / "results"
 

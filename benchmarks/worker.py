@@ -96,7 +96,7 @@ class Worker:
     def peak_memory_bytes(self) -> int:
         """Add up the highest resident memory of the child and of each process it started."""
         child = psutil.Process(self._process.pid)
-        return sum(_peak_memory_bytes(p.pid) for p in (child, *child.children(recursive=True)))
+        return sum(peak_memory_bytes(p.pid) for p in (child, *child.children(recursive=True)))
 
     def close(self) -> None:
         """End the child; safe to call twice."""
@@ -141,7 +141,7 @@ class Worker:
         return RuntimeError(f"{self._name} stopped; its own message is above")
 
 
-def _peak_memory_bytes(pid: int) -> int:
+def peak_memory_bytes(pid: int) -> int:
     """Read the high-water mark of a process's resident memory; 0 for one that has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()

@@ -6,10 +6,12 @@ from typing import assert_never
 from benchmarks.records.comparison import ComparisonResult
 from benchmarks.records.export import ExportResult
 from benchmarks.records.mix import MixResult
+from benchmarks.records.scaling import ScalingResult
 from benchmarks.records.serving import ServingResult
 from benchmarks.reports.comparison import comparison_tables, draw_comparison
 from benchmarks.reports.export import export_tables
 from benchmarks.reports.mix import draw_mix, mix_tables
+from benchmarks.reports.scaling import draw_scaling, scaling_tables
 from benchmarks.reports.serving import serving_tables
 from benchmarks.results import AnyResult
 
@@ -23,6 +25,8 @@ def to_markdown(result: AnyResult) -> str:
             blocks = export_tables(result)
         case MixResult():
             blocks = mix_tables(result)
+        case ScalingResult():
+            blocks = scaling_tables(result)
         case ServingResult():
             blocks = serving_tables(result)
         case _:
@@ -41,6 +45,8 @@ def save_plot(result: AnyResult, path: Path) -> bool:
             figure = draw_comparison(result)
         case MixResult():
             figure = draw_mix(result)
+        case ScalingResult():
+            figure = draw_scaling(result)
         case _:
             return False
     figure.savefig(path, dpi=150)  # pyright: ignore[reportUnknownMemberType] - untyped **kwargs

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.dummy_bundle import write_dummy_bundle
 from benchmarks.records.comparison import ComparisonResult
 from benchmarks.records.export import ExportResult
+from benchmarks.records.scaling import ScalingResult
 from benchmarks.results import read_result
 from benchmarks.serving import KINDS, Load, measure_serving
 
@@ -85,3 +86,25 @@ def test_a_server_is_measured_under_load(monkeypatch: pytest.MonkeyPatch) -> Non
         assert one.vectors_per_second == one.requests_per_second * load.num_inputs > 0
         assert 0 < one.p50_milliseconds <= one.p99_milliseconds
         assert one.cpu_microseconds_per_vector > 0
+
+
+@pytest.mark.slow
+def test_calls_of_growing_size_are_measured(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "scaling", "--workload", "toy"]
+    options = ["--precision", "fp32", "--max-texts", "100", "-o", str(tmp_path)]
+    run = subprocess.run(
+        [*command, *options], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert run.returncode == 0, run.stderr
+    [path] = tmp_path.glob("*.json")
+    assert path.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+    result = read_result(path)
+    assert isinstance(result, ScalingResult)
+    assert [step.num_texts for step in result.steps] == [1, 10, 100]
+    for step in result.steps:
+        # Words are at least a token, and every text has two special ones.
+        assert step.num_tokens >= step.num_calls * step.num_texts * (result.words_per_text + 2)
+        assert step.vectors_bytes == step.num_texts * 64 * 4
+        assert step.peak_memory_bytes > step.vectors_bytes
+        assert step.tokens_per_second == step.num_tokens / step.seconds
+    assert "| 100 |" in run.stdout
