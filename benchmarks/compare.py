@@ -3,7 +3,7 @@
 import json
 import logging
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
@@ -37,24 +37,13 @@ def compare(
 
     A system that does not start is left out, unless it is the baseline.
     """
-    texts = _write_texts(workload)
     precisions: dict[Precision, None] = dict.fromkeys(one.precision for one in contestants)
     with ExitStack() as stack:
         gauges = [
             stack.enter_context(_open_ceiling(workload, precision, num_threads))
             for precision in precisions
         ]
-        opened: list[tuple[Contestant, Worker, float]] = []
-        for one in contestants:
-            try:
-                worker = stack.enter_context(one.open(workload, texts, num_threads=num_threads))
-                worker.call("first_vector")
-            except RuntimeError as error:
-                if not opened:
-                    raise
-                _LOG.warning("left out: %s", error)
-                continue
-            opened.append((one, worker, worker.age_seconds))
+        opened = list(_open_all(stack, contestants, workload, num_threads))
         workers = [worker for _, worker, _ in opened]
         rates, seconds = _timed_passes(gauges, workers, num_rounds)
         queries = run_rounds([_burst(worker) for worker in workers], num_rounds)
@@ -76,6 +65,23 @@ def compare(
         ceilings=tuple(ceilings.values()),
         measurements=tuple(measurement(workload, run, runs[0], ceilings) for run in runs),
     )
+
+
+def _open_all(
+    stack: ExitStack, contestants: Sequence[Contestant], workload: Workload, num_threads: int
+) -> Iterator[tuple[Contestant, Worker, float]]:
+    """Start systems one after another; give each with the seconds to its first vector."""
+    texts = _write_texts(workload)
+    for one in contestants:
+        try:
+            worker = stack.enter_context(one.open(workload, texts, num_threads=num_threads))
+            worker.call("first_vector")
+        except RuntimeError as error:
+            if one is contestants[0]:
+                raise
+            _LOG.warning("left out: %s", error)
+            continue
+        yield one, worker, worker.age_seconds
 
 
 def run_rounds(turns: Sequence[Callable[[], T]], num_rounds: int) -> list[list[T]]:
