@@ -4,7 +4,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from benchmarks.commands import export, mix, report, run, scaling, serve, setup
+from benchmarks.commands import export, http, mix, report, run, scaling, serve, setup
 
 _COMMANDS = {
     "run": run,
@@ -12,6 +12,7 @@ _COMMANDS = {
     "scaling": scaling,
     "export": export,
     "serve": serve,
+    "http": http,
     "mix": mix,
     "report": report,
 }

@@ -60,7 +60,7 @@ def compare(
     return WorkloadResult(
         name=workload.name,
         length=workload.length,
-        texts=describe_texts(workload),
+        texts=describe_texts(workload.lengths),
         num_flops=workload.num_flops,
         ceilings=tuple(ceilings.values()),
         measurements=tuple(measurement(workload, run, runs[0], ceilings) for run in runs),

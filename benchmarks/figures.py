@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.contestants import Contestant
 from benchmarks.records.comparison import Ceiling, Latency, Measurement, Texts
 from benchmarks.workloads import Workload
-from embed_runtime.types import FloatArray, Precision
+from embed_runtime.types import FloatArray, IntArray, Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,16 +27,15 @@ class PeerRun:
     peak_memory_bytes: int
 
 
-def describe_texts(workload: Workload) -> Texts:
-    """Say how long a workload's texts are."""
-    lengths = workload.lengths
+def describe_texts(lengths: Sequence[int] | IntArray) -> Texts:
+    """Say how long texts are that have so many tokens."""
     return Texts(
         num_texts=len(lengths),
-        num_tokens=workload.num_tokens,
-        mean=float(lengths.mean()),
+        num_tokens=int(np.sum(lengths)),
+        mean=float(np.mean(lengths)),
         median=float(np.median(lengths)),
         p95=float(np.percentile(lengths, 95)),
-        max=int(lengths.max()),
+        max=int(np.max(lengths)),
     )
 
 

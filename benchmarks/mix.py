@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.bodies import count_tokens, documents_of_length, texts_of_length, write_bodies
+from benchmarks.bodies import write_bodies
 from benchmarks.records.load import LoadFigures
 from benchmarks.records.mix import MixRound
 from benchmarks.servers import RunningServer
+from benchmarks.texts import query_texts, texts_of_length, token_counter
 from benchmarks.wrk import Stream, run_streams
-from embed_runtime.manifest import TOKENIZER_NAME
 
 DOCUMENTS_PER_REQUEST = 8
 
 _NUM_QUERIES = 400
-_QUERY_TOKENS = (22, 38)
+_QUERY_TOKENS = range(22, 39)
 _NUM_BULK_REQUESTS = 64
 _BULK_CONNECTIONS = 4
 _WARM_UP_SECONDS = 2
@@ -43,23 +43,16 @@ class MixBodies:
 
 def write_mix(bundle: Path, *, document_tokens: int) -> MixBodies:
     """Draw queries of about 30 tokens, and documents of one length."""
-    tokenizer_file = bundle / TOKENIZER_NAME
-    shortest, longest = _QUERY_TOKENS
-    queries = texts_of_length(
-        tokenizer_file, shortest=shortest, longest=longest, count=_NUM_QUERIES
-    )
-    documents = documents_of_length(
-        tokenizer_file,
-        num_tokens=document_tokens,
-        count=_NUM_BULK_REQUESTS * DOCUMENTS_PER_REQUEST,
-    )
+    num_tokens = token_counter(bundle)
+    queries = query_texts(num_tokens, _QUERY_TOKENS, _NUM_QUERIES)
     size = DOCUMENTS_PER_REQUEST
+    documents = texts_of_length(_NUM_BULK_REQUESTS * size, document_tokens, num_tokens)
     lists = [documents[start : start + size] for start in range(0, len(documents), size)]
     return MixBodies(
         queries=write_bodies("mix-queries", queries),
         bulk=write_bodies("mix-bulk", lists),
-        tokens_per_query=statistics.mean(count_tokens(tokenizer_file, queries)),
-        tokens_per_document=statistics.mean(count_tokens(tokenizer_file, documents)),
+        tokens_per_query=statistics.mean(map(num_tokens, queries)),
+        tokens_per_document=statistics.mean(map(num_tokens, documents)),
     )
 
 

@@ -9,11 +9,14 @@ from benchmarks.machine import machine_slug
 from benchmarks.records.base import Result
 from benchmarks.records.comparison import ComparisonResult
 from benchmarks.records.export import ExportResult
+from benchmarks.records.http import HttpResult
 from benchmarks.records.mix import MixResult
 from benchmarks.records.scaling import ScalingResult
 from benchmarks.records.serving import ServingResult
 
-AnyResult: TypeAlias = ComparisonResult | ExportResult | MixResult | ScalingResult | ServingResult
+AnyResult: TypeAlias = (
+    ComparisonResult | ExportResult | HttpResult | MixResult | ScalingResult | ServingResult
+)
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -5,11 +5,13 @@ from typing import assert_never
 
 from benchmarks.records.comparison import ComparisonResult
 from benchmarks.records.export import ExportResult
+from benchmarks.records.http import HttpResult
 from benchmarks.records.mix import MixResult
 from benchmarks.records.scaling import ScalingResult
 from benchmarks.records.serving import ServingResult
 from benchmarks.reports.comparison import comparison_tables, draw_comparison
 from benchmarks.reports.export import export_tables
+from benchmarks.reports.http import draw_http, http_tables
 from benchmarks.reports.mix import draw_mix, mix_tables
 from benchmarks.reports.scaling import draw_scaling, scaling_tables
 from benchmarks.reports.serving import serving_tables
@@ -23,6 +25,8 @@ def to_markdown(result: AnyResult) -> str:
             blocks = comparison_tables(result)
         case ExportResult():
             blocks = export_tables(result)
+        case HttpResult():
+            blocks = http_tables(result)
         case MixResult():
             blocks = mix_tables(result)
         case ScalingResult():
@@ -43,6 +47,8 @@ def save_plot(result: AnyResult, path: Path) -> bool:
     match result:
         case ComparisonResult():
             figure = draw_comparison(result)
+        case HttpResult():
+            figure = draw_http(result)
         case MixResult():
             figure = draw_mix(result)
         case ScalingResult():

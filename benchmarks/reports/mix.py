@@ -64,11 +64,11 @@ def draw_mix(result: MixResult) -> "Figure":
     for panel in (times, rates):
         panel.margins(y=0.15)
         panel.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(
+    title = (
         f"{result.model} {result.precision}, {result.run.machine.cpu},"
-        f" {result.num_threads} threads, {result.run.date}",
-        fontsize=9,
+        f" {result.num_threads} threads, {result.run.date}"
     )
+    figure.suptitle(title, fontsize=9)  # pyright: ignore[reportUnknownMemberType] - untyped **kwargs
     return figure
 
 
