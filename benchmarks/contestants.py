@@ -62,15 +62,15 @@ def interpreter_of(peer: Peer) -> Path | None:
 
 def checkpoint_of(peer: Peer, workload: Workload) -> Path:
     """Find what a system reads, or have its library save it there: nobody converts at a start."""
-    if peer.converter is None:
-        return workload.checkpoint
     converter = peer.converter
+    if converter is None:
+        return workload.checkpoint
 
     def write(folder: Path) -> None:
         settings = {
             "path": str(workload.checkpoint),
             "output": str(folder),
-            "backend": converter.rpartition("-")[2],
+            "backend": peer.reads,
         }
         with Worker(
             f"conversion by {converter}",

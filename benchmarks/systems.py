@@ -14,8 +14,9 @@ class Peer:
         system: `module:name` of its class.
         precisions: What it is measured in.
         environment: Whose Python runs it; None for this one's.
-        backend: Of sentence-transformers, where it is that or reads what it saves.
-        converter: Environment that saves a checkpoint for the backend; None where none need be.
+        backend: Of sentence-transformers, where it is that.
+        reads: Backend of sentence-transformers that saves what it reads; None where it reads the
+            checkpoint itself.
     """
 
     name: str
@@ -23,7 +24,12 @@ class Peer:
     precisions: tuple[Precision, ...]
     environment: str | None = None
     backend: str | None = None
-    converter: str | None = None
+    reads: str | None = None
+
+    @property
+    def converter(self) -> str | None:
+        """Environment that saves what the system reads; None where nothing is to be saved."""
+        return None if self.reads is None else f"sentence-transformers-{self.reads}"
 
 
 SENTENCE_TRANSFORMERS = "benchmarks.peers.sentence_transformers"
@@ -43,7 +49,7 @@ PEERS = (
         precisions=("fp32",),
         environment="sentence-transformers-onnx",
         backend="onnx",
-        converter="sentence-transformers-onnx",
+        reads="onnx",
     ),
     Peer(
         name="sentence-transformers-openvino",
@@ -51,7 +57,7 @@ PEERS = (
         precisions=("fp32", "bf16"),
         environment="sentence-transformers-openvino",
         backend="openvino",
-        converter="sentence-transformers-openvino",
+        reads="openvino",
     ),
     Peer(
         name="vllm",
@@ -64,7 +70,7 @@ PEERS = (
         system="benchmarks.peers.fastembed:Fastembed",
         precisions=("fp32",),
         environment="fastembed",
-        converter="sentence-transformers-onnx",
+        reads="onnx",
     ),
     Peer(
         name="infinity",
