@@ -1,9 +1,10 @@
 """Libraries that people use, and the README's own commands, against a real `embed-serve`."""
 
+import asyncio
 import re
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,17 @@ def test_llama_index(url: str, bundle: Path) -> None:
     check(client.get_text_embedding("a"), expected(bundle, ["a"], dimensions=8)[0])
 
 
+@pytest.fixture
+def event_loop_of_thread() -> Iterator[None]:
+    """Close what a library that asks for this thread's event loop would leave open."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
+
+
+@pytest.mark.usefixtures("event_loop_of_thread")
 def test_litellm(url: str, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else its import goes online
     asked_for = record_looked_up_hosts(monkeypatch)
