@@ -37,7 +37,7 @@ check: $(READY) ## Check format, lint, types (mypy, pyright) and import contract
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
-bench: $(READY) ## Compare speed with sentence-transformers; stores benchmarks/results/*.json
+bench: $(READY) ## Compare speed with other systems; stores benchmarks/results/*.json
 	$(BIN)/python -m benchmarks run $(ARGS)
 
 families: $(READY) ## Write export/FAMILIES.md from the recipes

@@ -20,6 +20,8 @@ _LOG = logging.getLogger("benchmarks")
 # What takes minutes, not an hour.
 _DEFAULT_WORKLOADS = ("all-MiniLM-L6-v2", "bge-base-size")
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+# Below, special tokens are most of a text.
+_MIN_LENGTH = 8
 
 HELP = "measure, store as JSON, print and plot"
 
@@ -65,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     chosen = [peer for peer in PEERS if peers is None or peer.name in peers]
     for name in names:
         for length in options.length or [None]:
-            workload = WORKLOADS[name](length)
+            workload = _open_workload(name, length)
             result = ComparisonResult(
                 run=describe_run(),
                 num_threads=options.threads,
@@ -85,6 +87,14 @@ def run(options: argparse.Namespace) -> None:
             )
             words = [name] if length is None else [name, f"{workload.length}-tokens"]
             store(result, options.output, *words)
+
+
+def _open_workload(name: str, length: Length) -> Workload:
+    try:
+        return WORKLOADS[name](length)
+    except ValueError as error:
+        _LOG.error("error: %s", error)
+        raise SystemExit(2) from error
 
 
 def _contestants(
@@ -126,4 +136,8 @@ def _ready(
 
 def _length(word: str) -> Length:
     """Read a number of tokens, or `max`."""
-    return "max" if word == "max" else int(word)
+    if word == "max":
+        return "max"
+    if not word.isdecimal() or int(word) < _MIN_LENGTH:
+        raise argparse.ArgumentTypeError(f"{word!r} is neither {_MIN_LENGTH} or more nor max")
+    return int(word)

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workload", choices=WORKLOADS, default="all-MiniLM-L6-v2")
     parser.add_argument("--precision", choices=("fp32", "bf16", "int8"), default="bf16")
     parser.add_argument("--max-texts", type=int, default=100_000, metavar="N")
-    parser.add_argument("--words", type=int, default=8, metavar="N", help="in each text")
+    parser.add_argument("--words", type=int, default=4, metavar="N", help="in each text")
     add_export_again(parser)
     add_threads(parser)
     add_output(parser)

@@ -46,6 +46,23 @@ def test_the_toy_benchmark_measures_stores_and_reports(tmp_path: Path) -> None:
     assert f"| {ours.name} | {ours.engine} | fp32 |" in run.stdout
 
 
+@pytest.mark.parametrize(
+    ("length", "message"),
+    [
+        ("65", "toy reads at most 64 tokens, not 65"),
+        ("short", "'short' is neither 8 or more nor max"),
+        ("0", "'0' is neither 8 or more nor max"),
+    ],
+)
+def test_a_length_that_cannot_be_is_refused(length: str, message: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "run", "--toy", "--length", length]
+    run = subprocess.run(
+        [*command, "-o", str(tmp_path)], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1].endswith(message)
+
+
 @pytest.mark.slow
 def test_an_export_is_measured_step_by_step(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "export", "--workload", "toy"]
