@@ -1,10 +1,10 @@
-"""`python -m benchmarks COMMAND`: most measure and store; `report` shows a stored result again."""
+"""`python -m benchmarks COMMAND`: most measure and store; `report` and `docs` show it again."""
 
 import argparse
 import logging
 from collections.abc import Sequence
 
-from benchmarks.commands import export, http, mix, report, run, scaling, serve, setup
+from benchmarks.commands import docs, export, http, mix, report, run, scaling, serve, setup, startup
 
 _COMMANDS = {
     "run": run,
@@ -14,7 +14,9 @@ _COMMANDS = {
     "serve": serve,
     "http": http,
     "mix": mix,
+    "startup": startup,
     "report": report,
+    "docs": docs,
 }
 
 

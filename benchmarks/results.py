@@ -13,9 +13,16 @@ from benchmarks.records.http import HttpResult
 from benchmarks.records.mix import MixResult
 from benchmarks.records.scaling import ScalingResult
 from benchmarks.records.serving import ServingResult
+from benchmarks.records.startup import StartupResult
 
 AnyResult: TypeAlias = (
-    ComparisonResult | ExportResult | HttpResult | MixResult | ScalingResult | ServingResult
+    ComparisonResult
+    | ExportResult
+    | HttpResult
+    | MixResult
+    | ScalingResult
+    | ServingResult
+    | StartupResult
 )
 
 RESULTS = Path(__file__).parent / "results"

@@ -9,12 +9,14 @@ from benchmarks.records.http import HttpResult
 from benchmarks.records.mix import MixResult
 from benchmarks.records.scaling import ScalingResult
 from benchmarks.records.serving import ServingResult
+from benchmarks.records.startup import StartupResult
 from benchmarks.reports.comparison import comparison_tables, draw_comparison
 from benchmarks.reports.export import export_tables
 from benchmarks.reports.http import draw_http, http_tables
 from benchmarks.reports.mix import draw_mix, mix_tables
 from benchmarks.reports.scaling import draw_scaling, scaling_tables
 from benchmarks.reports.serving import serving_tables
+from benchmarks.reports.startup import startup_tables
 from benchmarks.results import AnyResult
 
 
@@ -33,6 +35,8 @@ def to_markdown(result: AnyResult) -> str:
             blocks = scaling_tables(result)
         case ServingResult():
             blocks = serving_tables(result)
+        case StartupResult():
+            blocks = startup_tables(result)
         case _:
             assert_never(result)
     return "\n\n".join(blocks) + "\n"
