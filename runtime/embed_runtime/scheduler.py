@@ -47,18 +47,19 @@ class _Work:
 class Scheduler:
     """Owns an engine: takes jobs from any thread, and answers every one exactly once.
 
-    One thread runs the engine and, where work waits, does nothing else but to take its next batch.
-    The other delivers what the engine finished; and while the engine runs and enough for a full
-    batch waits, it prepares that one batch ahead. With less waiting, the next batch stays open
-    until the engine is free: it then takes all that has come, and waits for nothing else. Where
-    the engine would idle, its thread delivers what it finished: that saves the way to the other.
+    One thread for each of its streams runs the engine and, where work waits, does nothing else but
+    to take its next batch. Another delivers what the engine finished; and while the engine runs
+    and enough for a full batch waits, it prepares that one batch ahead. With less waiting, the next
+    batch stays open until a stream is free: it then takes all that has come, and waits for nothing
+    else. Where a stream would idle, its thread delivers what it finished: that saves the way to
+    the other.
     """
 
     def __init__(self, engine: Engine, *, limits: Limits, max_queue_tokens: int) -> None:
         """Start the threads.
 
         Args:
-            engine: Closed by the scheduler, in the thread that ran it.
+            engine: Closed by the scheduler, in the last of the threads that ran it.
             limits: What one batch may hold.
             max_queue_tokens: Tokens that may wait. A request that is larger by itself is taken
                 when nothing else waits, so every request can be answered at some time.
@@ -76,9 +77,10 @@ class Scheduler:
         self._retries: deque[_Work] = deque()
         self._ready: _Work | None = None
         self._finished: deque[_Work] = deque()
-        self._is_engine_busy = False
+        self._num_busy = 0
         self._is_delivering = False
         self._num_running = 0
+        self._num_streams = self._num_open = engine.num_streams
         self._closed: ClosedError | None = None
         self._is_broken = False
         self._totals = SchedulerStats()
@@ -87,7 +89,7 @@ class Scheduler:
         self._threads = [
             threading.Thread(target=self._guard, args=(loop,), name=name, daemon=True)
             for loop, name in (
-                (self._run_engine, "embed-engine"),
+                *[(self._run_engine, "embed-engine")] * self._num_streams,
                 (self._run_delivery, "embed-delivery"),
             )
         ]
@@ -174,7 +176,9 @@ class Scheduler:
     def _wake(self) -> None:
         """Wake the threads that have something to do now; call after any change of state."""
         is_over = self._is_over()
-        if is_over or self._ready or self._retries or self._waiting:
+        if is_over:
+            self._engine_wakes.notify_all()
+        elif self._ready or self._retries or self._waiting:
             self._engine_wakes.notify()
         if is_over or self._may_take_finished() or self._may_prepare():
             self._delivery_wakes.notify()
@@ -191,7 +195,7 @@ class Scheduler:
     def _may_prepare(self) -> bool:
         """Tell whether a batch should be prepared while the engine runs."""
         return (
-            self._is_engine_busy
+            self._num_busy > 0
             and self._ready is None
             and (bool(self._retries) or self._waiting.num_tokens >= self._limits.max_tokens)
         )
@@ -216,8 +220,14 @@ class Scheduler:
                 ClosedError(f"the runtime stopped: {type(error).__name__}: {error}"), drop=True
             )
         finally:
-            if loop == self._run_engine:
+            if loop == self._run_engine and self._is_last_stream():
                 self._engine.close()
+
+    def _is_last_stream(self) -> bool:
+        """Take note that a stream's thread ends; tell whether the others have ended."""
+        with self._lock:
+            self._num_open -= 1
+            return not self._num_open
 
     def _run_engine(self) -> None:
         """Run batch after batch until there is none and will be none."""
@@ -230,7 +240,7 @@ class Scheduler:
                 work.error = error
             work.seconds = time.perf_counter() - started
             with self._lock:
-                self._is_engine_busy = False
+                self._num_busy -= 1
                 if delivers := self._may_deliver(work):
                     self._is_delivering = True
                 else:
@@ -257,7 +267,7 @@ class Scheduler:
                 self._ready = None
                 rows = [row for row in work.rows if row.num_wanted]
                 if rows and (work.job is None or work.job.is_open):
-                    self._is_engine_busy = True
+                    self._num_busy += 1
                     self._wake()
                     break
                 self._num_running -= work.num_inputs
@@ -353,7 +363,7 @@ class Scheduler:
         totals.deduplicated += work.num_inputs - num_rows
         totals.engine_seconds += work.seconds
         totals.failures_in_a_row = 0
-        self._pace.add(num_tokens, work.seconds)
+        self._pace.add(num_tokens, work.seconds / self._num_streams)
 
     def _forget(self, job: Job) -> bool:
         """Strike a job off, with all that still waits for it.

@@ -20,7 +20,7 @@ class SchedulerStats:
         tokens: Real tokens of those rows.
         attention_slots: Rows times the longest row, summed over batches; what attention pads to.
         deduplicated: Inputs answered by the row of an identical input.
-        engine_seconds: Time inside the engine.
+        engine_seconds: Time inside the engine, of all its streams together.
         failed_batches: Batches the engine failed on.
         failures_in_a_row: Batches that failed since the last that did not.
     """

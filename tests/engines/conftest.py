@@ -133,7 +133,8 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
 def make_spec(make_bundle: MakeBundle) -> MakeSpec:
     """Say what to load: a backend's engine in a bundle of one precision.
 
-    `folder` is another bundle folder, `manifest` and `entry` hold fields to replace.
+    `folder` is another bundle folder, `manifest` and `entry` hold fields to replace; one thread,
+    if nothing else is said.
     """
 
     def make(
@@ -145,6 +146,7 @@ def make_spec(make_bundle: MakeBundle) -> MakeSpec:
         normalize: bool = True,
         manifest: dict[str, Any] | None = None,
         entry: dict[str, Any] | None = None,
+        num_threads: int = 1,
     ) -> LoadSpec:
         if backend == "openvino":
             pytest.importorskip("openvino")
@@ -169,7 +171,7 @@ def make_spec(make_bundle: MakeBundle) -> MakeSpec:
             folder=folder or found,
             manifest=msgspec.structs.replace(described, **(manifest or {})),
             entry=msgspec.structs.replace(engine, **(entry or {})),
-            num_threads=1,
+            num_threads=num_threads,
         )
 
     return make

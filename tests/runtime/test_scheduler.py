@@ -579,6 +579,32 @@ class TestClosing:
         with pytest.raises(ClosedError, match="the runtime is closed"):
             submit(scheduler, 1)
 
+    def test_closes_an_engine_with_streams_behind_the_last_of_them(self) -> None:
+        gate = Gate()
+        closed: list[int] = []
+
+        class Engine(DummyEngine):
+            num_streams = 2
+
+            def close(self) -> None:
+                closed.append(len(gate.batches))
+
+        scheduler = Scheduler(
+            Engine(dimensions=8, hidden_size=4, normalize=True, fault=gate),
+            limits=Limits(max_tokens=10, max_padding=0),
+            max_queue_tokens=100,
+        )
+        jobs = [submit(scheduler, content) for content in (1, 2, 3)]
+        # Two batches are in the engine at once, the third waits for a stream.
+        gate.wait_for_batch()
+        gate.wait_for_batch()
+        assert len(gate.batches) == 2
+        gate.open(3)
+        scheduler.close()
+        assert closed == [3]
+        for job, content in zip(jobs, (1, 2, 3), strict=True):
+            np.testing.assert_array_equal(job.result(SECONDS).vectors, alone(content))
+
     def test_from_a_callback(self, start: Start) -> None:
         gate = Gate()
         scheduler = start(gate)

@@ -13,7 +13,13 @@ from embed_runtime.types import Batch, FloatArray, OutputName, Precision
 
 
 class Engine(Protocol):
-    """A loaded model on one device. One thread at a time may call `run`."""
+    """A loaded model on one device.
+
+    Attributes:
+        num_streams: As many threads may call `run` at once, and pay off.
+    """
+
+    num_streams: int
 
     def run(self, batch: Batch) -> dict[OutputName, FloatArray]:
         """Compute `batch.outputs`.

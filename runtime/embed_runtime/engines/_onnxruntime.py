@@ -83,6 +83,8 @@ def load(
 class OnnxRuntimeEngine:
     """A session, and the inputs it takes."""
 
+    num_streams = 1
+
     def __init__(self, session: Any, spec: LoadSpec, errors: tuple[type[Exception], ...]) -> None:
         self._session = session
         self._manifest = spec.manifest

@@ -57,6 +57,8 @@ class TensorRtEngine:
         limits: The largest shape of each optimization profile.
     """
 
+    num_streams = 1
+
     def __init__(self, trt: Trt, engine: Trt, spec: LoadSpec, log: Log, device: Device) -> None:
         self._manifest = spec.manifest
         self._log = log

@@ -26,6 +26,8 @@ Fault: TypeAlias = Callable[[Batch, dict[OutputName, FloatArray]], None]
 class DummyEngine:
     """Hashes token ids into vectors; a row depends on its own ids, skipped count and adapter."""
 
+    num_streams = 1
+
     def __init__(
         self,
         *,
