@@ -93,10 +93,10 @@ class ServerConfig:
         default=64 * 2**20,
         metadata={"help": "largest request body; a larger one is refused"},
     )
-    max_request_inputs: int | None = field(
-        default=None,
+    max_request_inputs: int = field(
+        default=16384,
         metadata={
-            "help": "most inputs in one request; a larger one is refused (default: any)",
+            "help": "most inputs in one request; a larger one is refused",
             "aliases": ["max-client-batch-size"],
         },
     )

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from embed_runtime.scoring import Side, check_pairs, score_results
 from embed_runtime.tokenizer import Tokenizer
 from embed_runtime.types import EmbedRequest, EmbedResult, FloatArray, Truncate
+from embed_server.disconnect import CancelOnDisconnect
 from embed_server.protocol.request import naming_the_remedy
 from embed_server.protocol.score import ScoreFields
 from embed_server.served_model import ServedModel
@@ -48,7 +49,7 @@ async def score_pairs(
         limit = fields.max_content_tokens(side, model.manifest)
         work = fields.to_request(
             side,
-            await _shorten(model.runtime.tokenizer, texts, limit),
+            await _shorten(request, model.runtime.tokenizer, texts, limit),
             model.manifest,
             truncate=truncate,
             own_prompts=service.config.compat is None,
@@ -61,13 +62,14 @@ async def score_pairs(
 
 
 async def _shorten(
-    tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int | None
+    request: Request, tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int | None
 ) -> Sequence[str]:
-    """Cut texts behind their first tokens, off the event loop."""
+    """Cut texts behind their first tokens, off the event loop, while the client is there."""
     if max_tokens is None:
         return texts
 
     def shorten() -> list[str]:
         return [tokenizer.shorten(text, max_tokens) for text in texts]
 
-    return await asyncio.to_thread(shorten)
+    async with CancelOnDisconnect(request):
+        return await asyncio.to_thread(shorten)

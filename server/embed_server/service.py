@@ -107,10 +107,13 @@ class Service:
             return work
         return replace(work, chunk=True, max_tokens=self.config.max_embed_len)
 
-    async def render(self, model: ServedModel, fields: ChatFields) -> Sequence[str]:
+    async def render(
+        self, request: Request, model: ServedModel, fields: ChatFields
+    ) -> Sequence[str]:
         """Make texts of a request's conversations, by the chat template; none where it has none.
 
         Raises:
+            DisconnectedError: The client left.
             InputError: There is no template that may run, or it fails.
             EngineError: The process that renders died.
         """
@@ -123,7 +126,8 @@ class Service:
             trust_request=self.config.trust_request_chat_template,
             content_format=self.config.chat_template_content_format,
         )
-        return await self._renderer.render(task)
+        async with CancelOnDisconnect(request):
+            return await self._renderer.render(task)
 
     async def is_healthy(self) -> bool:
         """Tell whether every engine works."""
@@ -132,9 +136,10 @@ class Service:
     def _check_num_inputs(self, works: Sequence[EmbedRequest]) -> None:
         most = self.config.max_request_inputs
         num_inputs = sum(len(work.inputs) for work in works)
-        if most is not None and num_inputs > most:
+        if num_inputs > most:
             raise RequestTooLargeError(
-                f"the request has {num_inputs} inputs, and max_request_inputs={most}; split it"
+                f"the request has {num_inputs} inputs, and max_request_inputs={most}; split it, or"
+                " start the server with a larger --max-request-inputs"
             )
 
 

@@ -50,6 +50,20 @@ def test_too_many_inputs(limited_client: MakeClient) -> None:
         error = error_of(client.post(path, json=body))
         assert (error["code"], error["type"]) == (413, "RequestTooLargeError")
         assert "3 inputs, and max_request_inputs=2" in error["message"]
+        assert "--max-request-inputs" in error["message"]
+
+
+def test_by_default_one_request_may_have_as_many_inputs_as_the_readme_says(
+    limited_client: MakeClient,
+) -> None:
+    most = 16384
+    client = limited_client()
+    body = {"input": [[5]] * most, "encoding_format": "bytes_only"}
+    assert client.post("/v1/embeddings", json=body).status_code == 200
+    body["input"] = [[5]] * (most + 1)
+    error = error_of(client.post("/v1/embeddings", json=body))
+    assert (error["code"], error["type"]) == (413, "RequestTooLargeError")
+    assert f"{most + 1} inputs, and max_request_inputs={most};" in error["message"]
 
 
 def test_too_many_tokens(limited_client: MakeClient) -> None:

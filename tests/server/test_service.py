@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
@@ -19,6 +20,8 @@ from embed_runtime import (
     Runtime,
 )
 from embed_server.app import create_app
+from embed_server.chat import ChatRenderer
+from embed_server.chat_worker import Task
 from embed_server.config import ServerConfig
 from embed_server.protocol.models import ModelList
 from embed_server.served_model import ServedModel, default_names
@@ -244,7 +247,49 @@ def test_a_client_that_leaves_cancels_its_work(
     monkeypatch.setattr(runtime, "asubmit", never)
     app = create_app([ServedModel.of(runtime)], ServerConfig())
     first_message = {"type": "http.request", "body": b'{"input": ', "more_body": True}
-    messages = iter([first_message, last_message, {"type": "http.disconnect"}])
+    send_and_leave(app, "/v1/embeddings", first_message, last_message)
+    assert events == (["asked", "cancelled"] if is_asked else [])
+    assert read_metrics(TestClient(app))["embed_requests_total", "/v1/embeddings", "499"] == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/pooling", "/tokenize"])
+def test_nothing_is_rendered_for_a_client_that_left(
+    dummy_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    events: list[str] = []
+
+    async def never(_renderer: ChatRenderer, _task: Task) -> list[str]:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            events.append("cancelled")
+        raise AssertionError
+
+    monkeypatch.setattr(ChatRenderer, "render", never)
+    with Runtime(dummy_bundle(template="{{ messages[0].content }}")) as runtime:
+        app = create_app([ServedModel.of(runtime)], ServerConfig())
+        body = b'{"messages": [{"role": "user", "content": "a"}]}'
+        send_and_leave(app, path, {"type": "http.request", "body": body, "more_body": False})
+        assert events == ["cancelled"]
+        assert read_metrics(TestClient(app))["embed_requests_total", path, "499"] == 1
+
+
+def test_nothing_is_shortened_for_a_client_that_left(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: object) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(asyncio, "to_thread", never)
+    app = create_app([ServedModel.of(runtime)], ServerConfig())
+    body = b'{"query": "a", "documents": ["b"], "max_tokens_per_doc": 3}'
+    send_and_leave(app, "/rerank", {"type": "http.request", "body": body, "more_body": False})
+    assert read_metrics(TestClient(app))["embed_requests_total", "/rerank", "499"] == 1
+
+
+def send_and_leave(app: FastAPI, path: str, *sent: dict[str, Any]) -> None:
+    """Send a body in parts, and close the connection at once."""
+    messages = iter([*sent, {"type": "http.disconnect"}])
 
     async def receive() -> Any:
         return next(messages)
@@ -255,10 +300,8 @@ def test_a_client_that_leaves_cancels_its_work(
     scope = {
         "type": "http",
         "method": "POST",
-        "path": "/v1/embeddings",
+        "path": path,
         "query_string": b"",
         "headers": [(b"content-type", b"application/json")],
     }
     asyncio.run(asyncio.wait_for(app(scope, receive, send), timeout=10))
-    assert events == (["asked", "cancelled"] if is_asked else [])
-    assert read_metrics(TestClient(app))["embed_requests_total", "/v1/embeddings", "499"] == 1

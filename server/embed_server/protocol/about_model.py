@@ -33,7 +33,7 @@ def describe(model: ServedModel, config: ServerConfig) -> dict[str, object]:
         "max_input_length": manifest.max_tokens,
         "max_batch_tokens": runtime.max_batch_tokens,
         "max_batch_requests": None,
-        "max_client_batch_size": config.max_request_inputs or most_inputs,
+        "max_client_batch_size": min(config.max_request_inputs, most_inputs),
         "auto_truncate": False,
         "tokenization_workers": runtime.config.num_tokenizer_threads,
         "version": version("embed-runtime"),

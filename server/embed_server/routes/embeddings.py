@@ -21,7 +21,7 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Response:
     model = service.find_model(body.model)
     body.check()
     with naming_the_remedy(body.remedy):
-        work = body.to_request(model.manifest, await service.render(model, body))
+        work = body.to_request(model.manifest, await service.render(request, model, body))
         result = await service.embed(request, model, service.allow_pieces(work))
     name = answer_id(request, "embd", body.request_id)
     if body.wants_bytes:

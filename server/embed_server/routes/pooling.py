@@ -21,7 +21,7 @@ async def pooling(request: Request, body: PoolingRequest) -> Response:
     model = service.find_model(body.model)
     body.check()
     with naming_the_remedy(body.remedy):
-        work = body.to_request(model.manifest, await service.render(model, body))
+        work = body.to_request(model.manifest, await service.render(request, model, body))
         result = await service.embed(request, model, work)
     name = answer_id(request, "pooling", body.request_id)
     if body.wants_bytes:

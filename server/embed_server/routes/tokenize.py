@@ -44,7 +44,7 @@ async def _tokenize(request: Request, body: TokenizeRequest) -> Response:
     service = service_of(request)
     model = service.find_model(body.model)
     tokenizer = model.runtime.tokenizer
-    [text] = await service.render(model, body) or (body.prompt or "",)
+    [text] = await service.render(request, model, body) or (body.prompt or "",)
     ids = await asyncio.to_thread(tokenizer.encode_text, text, add_special_tokens=body.adds_tokens)
     answer = {
         "count": len(ids),
