@@ -27,7 +27,7 @@ def measure_export(
     workload: Workload, *, precision: Precision, engines: tuple[str, ...], num_threads: int
 ) -> ExportRun:
     """Export a workload's model in a process of its own, then open the bundle and use it."""
-    bundle = CACHE / "bundles" / f"{workload.name}-{precision}"
+    bundle = CACHE / "exports" / f"{workload.name}-{precision}"
     settings = {
         "checkpoint": str(workload.checkpoint),
         "output": str(bundle),

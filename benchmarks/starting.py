@@ -5,7 +5,7 @@ import json
 import subprocess
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -37,8 +37,7 @@ def start_server(python: Path, bundle: Path, engine: EngineEntry, *, num_threads
         str(python), "-m", "embed_server.cli", str(bundle), "--port", str(port),
         "--engine", engine.backend, "--num-threads", str(num_threads), "--log-level", "warning",
     ]  # fmt: skip
-    with _process(command) as (popen, started):
-        connection = _connect(port, popen)
+    with _process(command) as (popen, started), closing(_connect(port, popen)) as connection:
         body = json.dumps({"input": "a text"})
         connection.request("POST", "/v1/embeddings", body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
