@@ -103,7 +103,7 @@ class LoadSpec:
         folder: The bundle.
         manifest: Its manifest.
         entry: The engine to load.
-        num_threads: Threads for one call; None for one per physical core.
+        num_threads: Threads of all its streams together; None for one per physical core.
     """
 
     folder: Path
