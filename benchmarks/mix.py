@@ -17,7 +17,7 @@ DOCUMENTS_PER_REQUEST = 8
 
 _NUM_QUERIES = 400
 _QUERY_TOKENS = range(22, 39)
-_NUM_BULK_REQUESTS = 32
+_NUM_BULK_REQUESTS = 16
 _BULK_CONNECTIONS = 4
 _WARM_UP_SECONDS = 2
 # Until a server has dropped what a client that ended had still asked for.

@@ -1,5 +1,6 @@
 """`embed-serve`: flags to configs, errors to exit codes; nothing heavy is imported for --help."""
 
+import gc
 import os
 import sys
 from argparse import RawDescriptionHelpFormatter
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     options = vars(_parser().parse_args(with_dashes(given)))
+    # What is imported and loaded now stays; `serve` has it looked through once, at the end.
+    gc.disable()
     try:
         config = from_options(ServerConfig, options | _api_key(options))
         runtime_config = from_options(RuntimeConfig, options)
@@ -47,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EmbedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    finally:
+        gc.enable()
     return 0
 
 

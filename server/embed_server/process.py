@@ -73,6 +73,7 @@ def serve(
         # What is here now stays; the collector need not look through it again and again.
         gc.collect()
         gc.freeze()
+        gc.enable()
         ready = f"serving {', '.join(map(_describe, models))} on {address_of(listener, config)}"
         _Server(_uvicorn_config(app, config), ready=ready).run(sockets=[listener])
 
