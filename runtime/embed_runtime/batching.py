@@ -162,9 +162,14 @@ class Waiting(Generic[T]):
             if not row.num_wanted:
                 self._remove(row)
 
-    def take(self, limits: Limits) -> list[Row[T]]:
+    @property
+    def has_small(self) -> bool:
+        """Whether small requests wait."""
+        return bool(self._small.rows)
+
+    def take(self, limits: Limits, *, small_only: bool = False) -> list[Row[T]]:
         """Take the rows of the next batch out; none if nothing waits."""
-        lane = self._next_lane()
+        lane = self._small if small_only else self._next_lane()
         if not lane.rows:
             return []
         rows = _choose(lane, limits)

@@ -38,6 +38,7 @@ class _Work:
     rows: list[Row[Target]]
     num_inputs: int
     job: Job | None = None
+    is_small: bool = False
     batch: Batch | None = None
     outputs: Mapping[OutputName, FloatArray] = field(default_factory=dict[OutputName, FloatArray])
     error: Exception | None = None
@@ -53,6 +54,9 @@ class Scheduler:
     batch stays open until a stream is free: it then takes all that has come, and waits for nothing
     else. Where a stream would idle, its thread delivers what it finished: that saves the way to
     the other.
+
+    While large batches keep all streams busy, one more thread, if the engine allows it, runs what
+    small requests wait, at the same time.
     """
 
     def __init__(self, engine: Engine, *, limits: Limits, max_queue_tokens: int) -> None:
@@ -69,6 +73,7 @@ class Scheduler:
         self._max_queue_tokens = max_queue_tokens
         self._lock = threading.Lock()
         self._engine_wakes = threading.Condition(self._lock)
+        self._express_wakes = threading.Condition(self._lock)
         self._delivery_wakes = threading.Condition(self._lock)
         self._space = threading.Condition(self._lock)
         # All below is guarded by the lock.
@@ -78,9 +83,11 @@ class Scheduler:
         self._ready: _Work | None = None
         self._finished: deque[_Work] = deque()
         self._num_busy = 0
+        self._num_large = 0
         self._is_delivering = False
         self._num_running = 0
-        self._num_streams = self._num_open = engine.num_streams
+        self._num_streams = engine.num_streams
+        self._num_open = engine.num_streams + engine.has_express
         self._closed: ClosedError | None = None
         self._is_broken = False
         self._totals = SchedulerStats()
@@ -90,6 +97,7 @@ class Scheduler:
             threading.Thread(target=self._guard, args=(loop,), name=name, daemon=True)
             for loop, name in (
                 *[(self._run_engine, "embed-engine")] * self._num_streams,
+                *[(self._run_express, "embed-express")] * engine.has_express,
                 (self._run_delivery, "embed-delivery"),
             )
         ]
@@ -180,6 +188,8 @@ class Scheduler:
             self._engine_wakes.notify_all()
         elif self._ready or self._retries or self._waiting:
             self._engine_wakes.notify()
+        if is_over or self._may_express():
+            self._express_wakes.notify()
         if is_over or self._may_take_finished() or self._may_prepare():
             self._delivery_wakes.notify()
 
@@ -192,6 +202,10 @@ class Scheduler:
         """Tell whether a finished batch waits that nobody else's delivery stands before."""
         return bool(self._finished) and not self._is_delivering
 
+    def _may_express(self) -> bool:
+        """Tell whether small requests wait, and would wait long."""
+        return self._waiting.has_small and self._num_large == self._num_streams
+
     def _may_prepare(self) -> bool:
         """Tell whether a batch should be prepared while the engine runs."""
         return (
@@ -200,11 +214,15 @@ class Scheduler:
             and (bool(self._retries) or self._waiting.num_tokens >= self._limits.max_tokens)
         )
 
-    def _take(self) -> _Work | None:
+    def _take(self, *, small_only: bool = False) -> _Work | None:
         """Take the next batch out of the queue, failed ones first."""
-        work = self._retries.popleft() if self._retries else None
-        if work is None and (rows := self._waiting.take(self._limits)):
-            work = _Work(rows=rows, num_inputs=sum(row.num_wanted for row in rows))
+        work = self._retries.popleft() if self._retries and not small_only else None
+        if work is None and (rows := self._waiting.take(self._limits, small_only=small_only)):
+            work = _Work(
+                rows=rows,
+                num_inputs=sum(row.num_wanted for row in rows),
+                is_small=rows[0].is_small,
+            )
         if work is not None:
             self._num_running += work.num_inputs
             self._space.notify_all()
@@ -220,7 +238,7 @@ class Scheduler:
                 ClosedError(f"the runtime stopped: {type(error).__name__}: {error}"), drop=True
             )
         finally:
-            if loop == self._run_engine and self._is_last_stream():
+            if loop != self._run_delivery and self._is_last_stream():
                 self._engine.close()
 
     def _is_last_stream(self) -> bool:
@@ -232,22 +250,34 @@ class Scheduler:
     def _run_engine(self) -> None:
         """Run batch after batch until there is none and will be none."""
         while (work := self._next_work()) is not None:
-            started = time.perf_counter()
-            try:
-                assert work.batch is not None
-                work.outputs = self._engine.run(work.batch)
-            except Exception as error:  # noqa: BLE001, engines raise what their library does
-                work.error = error
-            work.seconds = time.perf_counter() - started
-            with self._lock:
-                self._num_busy -= 1
-                if delivers := self._may_deliver(work):
-                    self._is_delivering = True
-                else:
-                    self._finished.append(work)
-                self._wake()
-            if delivers:
-                self._deliver(work)
+            self._run(work)
+            del work  # else it is kept, with all results of its jobs, until the next one comes
+
+    def _run_express(self) -> None:
+        """Do the same for small requests alone, while large batches keep the streams busy."""
+        while (work := self._next_express()) is not None:
+            self._run(work)
+            del work
+
+    def _run(self, work: _Work) -> None:
+        """Run a batch, and have it delivered."""
+        work.batch = work.batch or collate(work.rows)
+        started = time.perf_counter()
+        try:
+            work.outputs = self._engine.run(work.batch)
+        except Exception as error:  # noqa: BLE001, engines raise what their library does
+            work.error = error
+        work.seconds = time.perf_counter() - started
+        with self._lock:
+            self._num_busy -= 1
+            self._num_large -= not work.is_small
+            if delivers := self._may_deliver(work):
+                self._is_delivering = True
+            else:
+                self._finished.append(work)
+            self._wake()
+        if delivers:
+            self._deliver(work)
 
     def _may_deliver(self, work: _Work) -> bool:
         """Tell whether the engine's thread should deliver what it just finished."""
@@ -265,16 +295,35 @@ class Scheduler:
                         return None
                     self._engine_wakes.wait()
                 self._ready = None
-                rows = [row for row in work.rows if row.num_wanted]
-                if rows and (work.job is None or work.job.is_open):
-                    self._num_busy += 1
-                    self._wake()
-                    break
-                self._num_running -= work.num_inputs
-                self._wake()
-        if work.batch is None or len(rows) < len(work.rows):
-            work.rows, work.batch = rows, collate(rows)
-        return work
+                is_wanted = self._begin(work)
+            if is_wanted:
+                return work
+
+    def _next_express(self) -> _Work | None:
+        """Wait until small requests must not wait for a stream; None when all is over."""
+        while True:
+            with self._lock:
+                while not self._may_express() or (work := self._take(small_only=True)) is None:
+                    if self._is_over():
+                        return None
+                    self._express_wakes.wait()
+                is_wanted = self._begin(work)
+            if is_wanted:
+                return work
+
+    def _begin(self, work: _Work) -> bool:
+        """Take note of a batch that starts, unless nobody wants it any more."""
+        rows = [row for row in work.rows if row.num_wanted]
+        if rows and (work.job is None or work.job.is_open):
+            if len(rows) < len(work.rows):
+                work.rows, work.batch = rows, None
+            self._num_busy += 1
+            self._num_large += not work.is_small
+            self._wake()
+            return True
+        self._num_running -= work.num_inputs
+        self._wake()
+        return False
 
     def _run_delivery(self) -> None:
         """Deliver what the engine finished, and prepare one batch ahead."""
@@ -297,6 +346,7 @@ class Scheduler:
                 with self._lock:
                     self._ready = ahead
                     self._wake()
+            del finished, ahead
 
     def _deliver(self, work: _Work) -> None:
         """Hand the results of a batch to its jobs, and answer those that are complete."""

@@ -207,14 +207,15 @@ def test_close_is_safe_to_call_twice(
         engine.run(make_batch([3]))
 
 
-def test_openvino_computes_as_many_batches_at_once_as_it_has_streams(
-    load_engine: LoadEngine, make_batch: MakeBatch
+@pytest.mark.parametrize(("backend", "num_streams"), [("onnxruntime", 1), ("openvino", 2)])
+def test_computes_as_many_batches_at_once_as_it_says(
+    backend: str, num_streams: int, load_engine: LoadEngine, make_batch: MakeBatch
 ) -> None:
-    engine = load_engine("openvino", num_threads=2)
-    assert engine.num_streams == 2
+    engine = load_engine(backend, num_threads=2)
+    assert (engine.num_streams, engine.has_express) == (num_streams, True)
     batches = [make_batch([5, 40, 96] * 8, seed=seed) for seed in range(6)]
     expected = [engine.run(batch)["embedding"] for batch in batches]
-    with ThreadPoolExecutor(engine.num_streams) as threads:
+    with ThreadPoolExecutor(num_streams + 1) as threads:
         made = [one["embedding"] for one in threads.map(engine.run, batches * 5)]
     np.testing.assert_allclose(made, expected * 5, rtol=0, atol=TOLERANCE)
 

@@ -530,6 +530,80 @@ class TestFailures:
             submit(scheduler, 1)
 
 
+class TestExpress:
+    """A thread more for small requests, while large batches keep all streams busy."""
+
+    @pytest.fixture
+    def gate(self) -> Gate:
+        return Gate()
+
+    @pytest.fixture
+    def scheduler(self, gate: Gate) -> Iterator[Scheduler]:
+        class Engine(DummyEngine):
+            num_streams = 2
+            has_express = True
+
+        scheduler = Scheduler(
+            Engine(dimensions=8, hidden_size=4, normalize=True, fault=gate),
+            limits=Limits(max_tokens=100, max_padding=1 << 60),
+            max_queue_tokens=1 << 40,
+        )
+        yield scheduler
+        gate.open(1000)
+        scheduler.close(drain=False)
+
+    def test_small_requests_pass_large_batches(self, scheduler: Scheduler, gate: Gate) -> None:
+        bulk = submit(scheduler, *range(40), length=10)
+        gate.wait_for_batch()
+        gate.wait_for_batch()
+        query = submit(scheduler, 7, length=3)
+        batch = gate.wait_for_batch()
+        assert batch.lengths.tolist() == [3]
+        assert not bulk.done()
+        gate.open(1000)
+        np.testing.assert_array_equal(query.result(SECONDS).vectors, alone(7, length=3))
+        np.testing.assert_array_equal(bulk.result(SECONDS).vectors, alone(*range(40), length=10))
+
+    def test_large_batches_never_do(self, scheduler: Scheduler, gate: Gate) -> None:
+        submit(scheduler, *range(80), length=10)
+        for _ in range(2):
+            gate.wait_for_batch()
+        until(lambda: scheduler.stats().running_inputs == 30)  # the third one is made, and waits
+        assert len(gate.batches) == 2
+
+    def test_what_waits_for_a_small_batch_waits(self, scheduler: Scheduler, gate: Gate) -> None:
+        submit(scheduler, 1, length=3)
+        gate.wait_for_batch()
+        submit(scheduler, *range(20), length=10)
+        gate.wait_for_batch()
+        late = submit(scheduler, 2, length=3)
+        assert len(gate.batches) == 2
+        gate.open(1000)
+        late.result(SECONDS)
+        assert any(3 in batch.lengths for batch in gate.batches[2:])
+
+    def test_a_small_request_that_fails_fails_alone(
+        self, scheduler: Scheduler, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = DummyEngine.run
+
+        def poisoned(engine: DummyEngine, batch: Batch) -> Outputs:
+            outputs = run(engine, batch)
+            poison(batch, outputs)
+            return outputs
+
+        monkeypatch.setattr(DummyEngine, "run", poisoned)
+        bulk = submit(scheduler, *range(40), length=10)
+        for _ in range(2):
+            gate.wait_for_batch()
+        queries = [submit(scheduler, content, length=3) for content in (POISON, 7)]
+        gate.open(1000)
+        with pytest.raises(EngineError, match="cannot digest this"):
+            queries[0].result(SECONDS)
+        queries[1].result(SECONDS)
+        bulk.result(SECONDS)
+
+
 class TestClosing:
     def test_finishes_what_it_took(self, start: Start) -> None:
         gate = Gate()

@@ -17,9 +17,12 @@ class Engine(Protocol):
 
     Attributes:
         num_streams: As many threads may call `run` at once, and pay off.
+        has_express: Whether one more may, with a small batch that would else wait for large ones;
+            it takes its share of the processor from them.
     """
 
     num_streams: int
+    has_express: bool
 
     def run(self, batch: Batch) -> dict[OutputName, FloatArray]:
         """Compute `batch.outputs`.

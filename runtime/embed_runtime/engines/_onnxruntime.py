@@ -90,6 +90,8 @@ class OnnxRuntimeEngine:
         self._manifest = spec.manifest
         self._errors = errors
         self._input_names = [one.name for one in session.get_inputs()]
+        # Calls share a session's threads, and its weights.
+        self.has_express = spec.entry.device == "cpu"
 
     def run(self, batch: Batch) -> dict[OutputName, FloatArray]:
         """Compute `batch.outputs`; see `Engine.run`."""

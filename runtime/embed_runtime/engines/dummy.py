@@ -27,6 +27,7 @@ class DummyEngine:
     """Hashes token ids into vectors; a row depends on its own ids, skipped count and adapter."""
 
     num_streams = 1
+    has_express = False
 
     def __init__(
         self,

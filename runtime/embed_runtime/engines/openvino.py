@@ -63,11 +63,14 @@ class OpenVinoEngine:
         check_signature(spec, inputs=self._input_names, widths=widths)
         self._manifest = spec.manifest
         self.num_streams = _num_streams(spec)
+        # While all streams are lent, the request with all threads is free.
+        self.has_express = self.num_streams > 1
         self._compile_graph: Callable[[int], Any] | None = compile_graph
         self._wide = compiled.create_infer_request()
         self._lock = Lock()
-        # Both are guarded by the lock.
+        # All below is guarded by the lock.
         self._num_running = 0
+        self._is_wide_free = True
         self._narrow: list[Any] | None = None
 
     def run(self, batch: Batch) -> dict[OutputName, FloatArray]:
@@ -93,16 +96,25 @@ class OpenVinoEngine:
 
     @contextmanager
     def _lend_request(self) -> Generator[Any]:
-        """Lend the request with all threads while nobody else has one, else one with a stream."""
+        """Lend the request with all threads while nobody else has one, else one with a stream.
+
+        Where no stream is left, it is the request with all threads again.
+        """
         with self._lock:
-            request = self._take_narrow() if self._num_running else self._wide
+            is_last = self._narrow == []
+            if self._is_wide_free and (is_last or not self._num_running):
+                request, self._is_wide_free = self._wide, False
+            else:
+                request = self._take_narrow()
             self._num_running += 1
         try:
             yield request
         finally:
             with self._lock:
                 self._num_running -= 1
-                if request is not self._wide and self._narrow is not None:
+                if request is self._wide:
+                    self._is_wide_free = True
+                elif self._narrow is not None:
                     self._narrow.append(request)
 
     def _take_narrow(self) -> Any:
