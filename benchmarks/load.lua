@@ -1,5 +1,6 @@
 -- For wrk: posts the lines of the file LOAD_BODIES in turn to one path, then prints figures as JSON.
 -- Every thread starts at another line, so that no two send the same text at the same time.
+-- LOAD_PAUSE are milliseconds between an answer and a connection's next request.
 local bodies = {}
 for line in io.lines(os.getenv("LOAD_BODIES")) do bodies[#bodies + 1] = line end
 
@@ -16,6 +17,13 @@ local turn
 function request()
   turn = (turn or first * 1009) + 1
   return wrk.format(nil, nil, nil, bodies[turn % #bodies + 1])
+end
+
+local pause = tonumber(os.getenv("LOAD_PAUSE") or "0")
+if pause > 0 then
+  function delay()
+    return pause
+  end
 end
 
 function done(summary, latency, _)

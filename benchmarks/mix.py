@@ -19,6 +19,8 @@ _NUM_QUERIES = 400
 _QUERY_TOKENS = range(22, 39)
 _NUM_BULK_REQUESTS = 16
 _BULK_CONNECTIONS = 4
+# About ten queries a second: without a pause, one client alone asks for the processor it measures.
+_PAUSE_MILLISECONDS = 100
 _WARM_UP_SECONDS = 2
 # Until a server has dropped what a client that ended had still asked for.
 _SETTLE_SECONDS = 1
@@ -60,8 +62,16 @@ def measure_mix(
     server: RunningServer, bodies: MixBodies, *, cores: Sequence[int], seconds: int, num_rounds: int
 ) -> tuple[MixRound, ...]:
     """Send each stream alone, then both at once, round after round."""
-    queries = Stream(url=server.url, bodies=bodies.queries, connections=1, seconds=seconds)
-    bulk = replace(queries, bodies=bodies.bulk, connections=_BULK_CONNECTIONS)
+    queries = Stream(
+        url=server.url,
+        bodies=bodies.queries,
+        connections=1,
+        seconds=seconds,
+        pause_milliseconds=_PAUSE_MILLISECONDS,
+    )
+    bulk = Stream(
+        url=server.url, bodies=bodies.bulk, connections=_BULK_CONNECTIONS, seconds=seconds
+    )
 
     def send(*streams: Stream) -> list[LoadFigures]:
         time.sleep(_SETTLE_SECONDS)

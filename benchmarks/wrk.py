@@ -24,12 +24,14 @@ class Stream:
         bodies: File with a request body in each line, sent in turn.
         connections: Requests at a time.
         seconds: For how long.
+        pause_milliseconds: Between an answer and a connection's next request.
     """
 
     url: str
     bodies: Path
     connections: int
     seconds: int
+    pause_milliseconds: int = 0
 
 
 def find_wrk() -> str:
@@ -71,7 +73,10 @@ def _start(wrk: str, stream: Stream, cores: Sequence[int]) -> subprocess.Popen[s
         wrk, "-t1", f"-c{stream.connections}", f"-d{stream.seconds}s",
         "--timeout", f"{_TIMEOUT_SECONDS}s", "-s", str(_SCRIPT), stream.url,
     ]  # fmt: skip
-    environment = os.environ | {"LOAD_BODIES": str(stream.bodies)}
+    environment = os.environ | {
+        "LOAD_BODIES": str(stream.bodies),
+        "LOAD_PAUSE": str(stream.pause_milliseconds),
+    }
     return subprocess.Popen(
         on_cores(command, cores), env=environment, stdout=subprocess.PIPE, text=True
     )

@@ -40,21 +40,23 @@ class OpenVinoEngine:
 
     A batch that comes alone gets all threads. Batches that come together get a stream each, with a
     share of the threads: those of one batch wait for each other at every node, and all but one of
-    them while Python makes the next batch. Streams have weights of their own, so they are opened
-    when a batch first meets another one.
+    them while Python makes the next batch. One that comes beside those gets a single thread of its
+    own, which waits for nobody, where several would wait for each other behind all the others.
+    Streams have weights of their own, so they are opened when they are first needed.
     """
 
-    def __init__(self, compile_graph: Callable[[int], Any], spec: LoadSpec) -> None:
+    def __init__(self, compile_graph: Callable[[int, int], Any], spec: LoadSpec) -> None:
         """Compile the graph.
 
         Args:
-            compile_graph: Does it, for a number of streams.
+            compile_graph: Does it, for a number of streams and one of threads.
             spec: What is loaded.
 
         Raises:
             BundleError: Graph and manifest disagree.
         """
-        compiled = compile_graph(1)
+        self._num_threads = _num_threads(spec)
+        compiled = compile_graph(1, self._num_threads)
         self._input_names = [port.get_any_name() for port in compiled.inputs]
         # A port keeps the names of all nodes that were folded into it.
         ports = enumerate(compiled.outputs)
@@ -63,15 +65,14 @@ class OpenVinoEngine:
         check_signature(spec, inputs=self._input_names, widths=widths)
         self._manifest = spec.manifest
         self.num_streams = _num_streams(spec)
-        # While all streams are lent, the request with all threads is free.
         self.has_express = self.num_streams > 1
-        self._compile_graph: Callable[[int], Any] | None = compile_graph
+        self._compile_graph: Callable[[int, int], Any] | None = compile_graph
         self._wide = compiled.create_infer_request()
         self._lock = Lock()
         # All below is guarded by the lock.
         self._num_running = 0
-        self._is_wide_free = True
         self._narrow: list[Any] | None = None
+        self._express: Any = None
 
     def run(self, batch: Batch) -> dict[OutputName, FloatArray]:
         """Compute `batch.outputs`; see `Engine.run`."""
@@ -92,37 +93,32 @@ class OpenVinoEngine:
 
     def close(self) -> None:
         """Free the requests, and the graphs with them."""
-        self._wide = self._narrow = self._compile_graph = None
+        self._wide = self._narrow = self._express = self._compile_graph = None
 
     @contextmanager
     def _lend_request(self) -> Generator[Any]:
-        """Lend the request with all threads while nobody else has one, else one with a stream.
-
-        Where no stream is left, it is the request with all threads again.
-        """
+        """Lend the request with all threads while nobody else has one, else one with a stream."""
         with self._lock:
-            is_last = self._narrow == []
-            if self._is_wide_free and (is_last or not self._num_running):
-                request, self._is_wide_free = self._wide, False
-            else:
-                request = self._take_narrow()
+            request = self._take_narrow() if self._num_running else self._wide
             self._num_running += 1
         try:
             yield request
         finally:
             with self._lock:
                 self._num_running -= 1
-                if request is self._wide:
-                    self._is_wide_free = True
-                elif self._narrow is not None:
+                if self._narrow is not None and request not in (self._wide, self._express):
                     self._narrow.append(request)
 
     def _take_narrow(self) -> Any:
+        assert self._compile_graph is not None
         if self._narrow is None:
-            assert self._compile_graph is not None
-            compiled = self._compile_graph(self.num_streams)
+            compiled = self._compile_graph(self.num_streams, self._num_threads)
             self._narrow = [compiled.create_infer_request() for _ in range(self.num_streams)]
-        return self._narrow.pop()
+        if self._narrow:
+            return self._narrow.pop()
+        if self._express is None:
+            self._express = self._compile_graph(1, 1).create_infer_request()
+        return self._express
 
 
 def _num_streams(spec: LoadSpec) -> int:
@@ -180,7 +176,6 @@ def _load(spec: LoadSpec) -> Engine:
         library = _import()
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": _num_threads(spec),
             # Two processes that pin their threads pin them to the same cores.
             "ENABLE_CPU_PINNING": False,
             # Said even for float32: the default is bfloat16 where the CPU has matrix units for it.
@@ -194,8 +189,8 @@ def _load(spec: LoadSpec) -> Engine:
         parser = library.frontend.FrontEndManager().load_by_framework("onnx")
         graph = parser.convert(parser.load(str(path)))
 
-        def compile_graph(num_streams: int) -> Any:
-            streams = {"NUM_STREAMS": num_streams}
+        def compile_graph(num_streams: int, num_threads: int) -> Any:
+            streams = {"NUM_STREAMS": num_streams, "INFERENCE_NUM_THREADS": num_threads}
             return _core(library.Core).compile_model(graph, _DEVICE, settings | streams)
 
         return OpenVinoEngine(compile_graph, spec)
