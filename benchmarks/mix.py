@@ -14,13 +14,13 @@ from benchmarks.texts import query_texts, texts_of_length, token_counter
 from benchmarks.wrk import Stream, run_streams
 
 DOCUMENTS_PER_REQUEST = 8
+# About ten queries a second: without a pause, a single client asks for half of the processor.
+PAUSE_MILLISECONDS = 100
 
 _NUM_QUERIES = 400
 _QUERY_TOKENS = range(22, 39)
 _NUM_BULK_REQUESTS = 16
 _BULK_CONNECTIONS = 4
-# About ten queries a second: without a pause, one client alone asks for the processor it measures.
-_PAUSE_MILLISECONDS = 100
 _WARM_UP_SECONDS = 2
 # Until a server has dropped what a client that ended had still asked for.
 _SETTLE_SECONDS = 1
@@ -67,7 +67,7 @@ def measure_mix(
         bodies=bodies.queries,
         connections=1,
         seconds=seconds,
-        pause_milliseconds=_PAUSE_MILLISECONDS,
+        pause_milliseconds=PAUSE_MILLISECONDS,
     )
     bulk = Stream(
         url=server.url, bodies=bodies.bulk, connections=_BULK_CONNECTIONS, seconds=seconds

@@ -5,7 +5,7 @@ import argparse
 from benchmarks.bundles import choose_engine, find_bundle
 from benchmarks.commands.options import add_export_again, add_output, add_threads
 from benchmarks.commands.storing import describe_run, store
-from benchmarks.mix import DOCUMENTS_PER_REQUEST, measure_mix, write_mix
+from benchmarks.mix import DOCUMENTS_PER_REQUEST, PAUSE_MILLISECONDS, measure_mix, write_mix
 from benchmarks.records.mix import MixResult
 from benchmarks.servers import our_server, start_server
 from benchmarks.workloads import WORKLOADS
@@ -48,6 +48,7 @@ def run(options: argparse.Namespace) -> None:
         tokens_per_query=bodies.tokens_per_query,
         tokens_per_document=bodies.tokens_per_document,
         documents_per_request=DOCUMENTS_PER_REQUEST,
+        pause_milliseconds=PAUSE_MILLISECONDS,
         rounds=rounds,
         memory_bytes=memory_bytes,
     )

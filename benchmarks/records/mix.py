@@ -32,6 +32,7 @@ class MixResult(Result, frozen=True, kw_only=True, tag="mix"):
         tokens_per_query: Mean tokens of a query, one in a request.
         tokens_per_document: Mean tokens of a document.
         documents_per_request: Documents in a request of the bulk stream.
+        pause_milliseconds: From a query's answer to the next query.
         rounds: In the order in which they ran.
         memory_bytes: Resident memory of the server afterwards.
     """
@@ -43,5 +44,6 @@ class MixResult(Result, frozen=True, kw_only=True, tag="mix"):
     tokens_per_query: float
     tokens_per_document: float
     documents_per_request: int
+    pause_milliseconds: int
     rounds: tuple[MixRound, ...]
     memory_bytes: int

@@ -20,7 +20,8 @@ def mix_tables(result: MixResult) -> list[str]:
     """Write one line per round."""
     heading = (
         f"**{result.model}** in {result.precision} ({result.engine}): one query of"
-        f" {result.tokens_per_query:.0f} tokens at a time; {result.documents_per_request} documents"
+        f" {result.tokens_per_query:.0f} tokens at a time, {result.pause_milliseconds} ms after the"
+        f" last answer; {result.documents_per_request} documents"
         f" of {result.tokens_per_document:.0f} tokens in a request,"
         f" {result.rounds[0].bulk.connections} requests at a time; {mebibytes(result.memory_bytes)}"
         " afterwards."

@@ -133,12 +133,19 @@ class VectorBuffer:
             return
         stop = self._num_vectors + len(vectors)
         if stop > len(self._vectors):
-            grown = np.empty((max(self._expected, 2 * stop), vectors.shape[1]), np.float32)
-            if self._num_vectors:
-                grown[: self._num_vectors] = self.result()
-            self._vectors = grown
+            self._grow(max(self._expected, stop + stop // 4), vectors.shape[1])
         self._vectors[self._num_vectors : stop] = vectors
         self._num_vectors = stop
+
+    def _grow(self, num_vectors: int, size: int) -> None:
+        if self._vectors.flags.owndata and self._num_vectors:
+            # The system moves the pages of a large array: its values are never held twice.
+            self._vectors.resize((num_vectors, size), refcheck=False)
+            return
+        grown = np.empty((num_vectors, size), np.float32)
+        if self._num_vectors:
+            grown[: self._num_vectors] = self.result()
+        self._vectors = grown
 
     def result(self) -> FloatArray:
         """Give all that was added, [N, D]."""

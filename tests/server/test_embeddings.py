@@ -245,7 +245,7 @@ MISTAKES: list[tuple[Any, str, str | None, str]] = [
     ({}, SCHEMA, "body.input", "required"),
     ({"input": None}, SCHEMA, "body.input", "list of token ids"),
     ({"input": {"text": "a"}}, SCHEMA, "body.input", "list of token ids"),
-    ({"input": [TEXT, 5]}, SCHEMA, "body.input.0", "list of token ids"),
+    ({"input": [TEXT, 5]}, SCHEMA, "body.input.1", "5, unlike its neighbours"),
     ({"input": [5, None]}, SCHEMA, "body.input.1", "None"),
     ({"input": [5, 1.5]}, SCHEMA, "body.input.1", "1.5"),
     ({"input": [[5], [6, "a"]]}, SCHEMA, "body.input.1.1", "'a'"),

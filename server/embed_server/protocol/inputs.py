@@ -23,6 +23,9 @@ def _check_inputs(value: object) -> Sequence[TextOrIds]:
     kinds = set(map(type, value))
     if kinds <= {str}:
         return value
+    if str in kinds:
+        index = next(at for at, one in enumerate(value) if type(one) is not type(value[0]))
+        raise _unlike_its_neighbours(f"body.input.{index}", value[index])
     if list in kinds:
         return [_check_ids(row, f"body.input.{index}") for index, row in enumerate(value)]
     return [_check_ids(value, "body.input")]
@@ -30,10 +33,7 @@ def _check_inputs(value: object) -> Sequence[TextOrIds]:
 
 def _check_ids(row: object, path: str) -> list[int]:
     if not is_list(row):
-        raise SchemaError(
-            f"input must be {ALLOWED}; {path} is {reprlib.repr(row)}, unlike its neighbours",
-            param=path,
-        )
+        raise _unlike_its_neighbours(path, row)
     kinds = set(map(type, row))
     if kinds <= {int}:
         return row
@@ -44,6 +44,13 @@ def _check_ids(row: object, path: str) -> list[int]:
                 param=f"{path}.{index}",
             )
     return [int(token_id) for token_id in row]  # 1.0 and true are ids too, as the contract says
+
+
+def _unlike_its_neighbours(path: str, value: object) -> SchemaError:
+    return SchemaError(
+        f"input must be {ALLOWED}; {path} is {reprlib.repr(value)}, unlike its neighbours",
+        param=path,
+    )
 
 
 # In the words of a schema, for the documentation page.

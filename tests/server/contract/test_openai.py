@@ -90,7 +90,7 @@ SHARED: Fields = {
             (None, 400, "body.input"),
             (7, 400, "body.input"),
             ({"text": "a"}, 400, "body.input"),
-            (["a", 5], 400, "body.input.0"),
+            (["a", 5], 400, "body.input.1"),
             ([5, "a"], 400, "body.input.1"),
             ([5, 1.5], 400, "body.input.1"),
             ([[5], "a"], 400, "body.input.1"),
