@@ -1,4 +1,4 @@
-"""The queue between callers and the engine: admission, the two threads, one answer each."""
+"""The queue between callers and the engine: admission, the threads, one answer each."""
 
 import threading
 import time
