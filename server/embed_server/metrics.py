@@ -84,9 +84,9 @@ class Metrics:
             registry=self.registry,
         )
         # Looking labels up takes the library longer than counting.
-        self._of_answer = cache(lambda route, status: self._requests.labels(route, str(status)))
-        self._of_route = cache(self._seconds.labels)
-        self._of_model = cache(lambda name: (self._inputs.labels(name), self._tokens.labels(name)))
+        self._of_answer = cache(self._find_answer)
+        self._of_route = cache(self._find_route)
+        self._of_model = cache(self._find_model)
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""
@@ -98,6 +98,15 @@ class Metrics:
         inputs, tokens = self._of_model(model)
         inputs.observe(len(result.num_tokens))
         tokens.observe(int(result.num_tokens.sum()))
+
+    def _find_answer(self, route: str, status: int) -> Counter:
+        return self._requests.labels(route, str(status))
+
+    def _find_route(self, route: str) -> Histogram:
+        return self._seconds.labels(route)
+
+    def _find_model(self, name: str) -> tuple[Histogram, Histogram]:
+        return self._inputs.labels(name), self._tokens.labels(name)
 
 
 class SchedulerCollector(Collector):
