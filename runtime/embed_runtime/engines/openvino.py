@@ -73,6 +73,7 @@ class OpenVinoEngine:
         self._num_running = 0
         self._narrow: list[Any] | None = None
         self._express: Any = None
+        self._is_express_free = True
 
     def run(self, batch: Batch) -> dict[OutputName, FloatArray]:
         """Compute `batch.outputs`; see `Engine.run`."""
@@ -97,27 +98,41 @@ class OpenVinoEngine:
 
     @contextmanager
     def _lend_request(self) -> Generator[Any]:
-        """Lend the request with all threads while nobody else has one, else one with a stream."""
+        """Lend the request with all threads while nobody else has one, else one with a stream.
+
+        One caller more than there are streams is a small batch beside large ones: it gets the
+        single thread, and these never do.
+        """
         with self._lock:
-            request = self._take_narrow() if self._num_running else self._wide
+            if not self._num_running:
+                request = self._wide
+            elif self._num_running >= self.num_streams and self._is_express_free:
+                request = self._take_express()
+            else:
+                request = self._take_narrow()
             self._num_running += 1
         try:
             yield request
         finally:
             with self._lock:
                 self._num_running -= 1
-                if self._narrow is not None and request not in (self._wide, self._express):
+                if request is self._express:
+                    self._is_express_free = True
+                elif request is not self._wide and self._narrow is not None:
                     self._narrow.append(request)
 
     def _take_narrow(self) -> Any:
-        assert self._compile_graph is not None
         if self._narrow is None:
+            assert self._compile_graph is not None
             compiled = self._compile_graph(self.num_streams, self._num_threads)
             self._narrow = [compiled.create_infer_request() for _ in range(self.num_streams)]
-        if self._narrow:
-            return self._narrow.pop()
+        return self._narrow.pop()
+
+    def _take_express(self) -> Any:
         if self._express is None:
+            assert self._compile_graph is not None
             self._express = self._compile_graph(1, 1).create_infer_request()
+        self._is_express_free = False
         return self._express
 
 
