@@ -4,7 +4,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar, get_args
+from typing import Generic, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
@@ -18,6 +18,14 @@ _MAX_VECTOR_BYTES = 1 << 26
 _OUTPUT_NAMES: tuple[OutputName, ...] = get_args(OutputName)
 
 T = TypeVar("T")
+
+# Equal for inputs that have the same result: token ids, skipped tokens, adapter, output.
+Key: TypeAlias = tuple[bytes, int, int, OutputName]
+
+
+def to_key(item: TokenizedInput, output: OutputName) -> Key:
+    """Make the key of an input, of all that an engine reads of it."""
+    return item.input_ids.tobytes(), item.num_skipped, item.adapter, output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +83,7 @@ class Row(Generic[T]):
         self.output: OutputName = output
         self.targets = targets
         self.num_wanted = len(targets)
-        self.key = (item.input_ids.tobytes(), item.num_skipped, item.adapter, output)
+        self.key = to_key(item, output)
         self.is_small = True
         self.is_waiting = False
 
@@ -125,7 +133,7 @@ class Waiting(Generic[T]):
         self.num_tokens = 0
         self._small: _Lane[T] = _Lane()
         self._large: _Lane[T] = _Lane()
-        self._by_key: dict[tuple[bytes, int, int, OutputName], Row[T]] = {}
+        self._by_key: dict[Key, Row[T]] = {}
         self._num_small_batches = 0
 
     def __len__(self) -> int:

@@ -38,6 +38,13 @@ class RuntimeConfig:
         default=None,
         metadata={"help": "most tokens in one request; a larger one is refused (default: any)"},
     )
+    max_cache_bytes: int = field(
+        default=0,
+        metadata={
+            "help": "memory for results, to answer inputs that come again without the engine, like "
+            "1000000000 for about 500,000 short texts and 384 dimensions; 0 keeps none"
+        },
+    )
     num_tokenizer_threads: int = field(
         default=2,
         metadata={
@@ -59,3 +66,8 @@ class RuntimeConfig:
             value: int | None = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name}={value} must be at least 1", param=name)
+        if self.max_cache_bytes < 0:
+            raise InputError(
+                f"max_cache_bytes={self.max_cache_bytes} must be at least 0; 0 keeps no results",
+                param="max_cache_bytes",
+            )

@@ -21,6 +21,7 @@ class Job(Future[EmbedResult]):
         inputs: Its inputs; none any more once they wait.
         rows: Where they wait.
         output: What is computed for each of them.
+        use_cache: Whether that may come from the result cache and stay there.
         first_index: Position of the first input in what the caller gave, for error messages.
         num_inputs: N.
         num_tokens: Tokens of all inputs.
@@ -49,6 +50,7 @@ class Job(Future[EmbedResult]):
         self.inputs = inputs
         self.rows: Sequence[Row[Target]] = ()
         self.output: OutputName = plan.output
+        self.use_cache = plan.use_cache
         self.first_index = first_index
         self.num_inputs = len(inputs)
         num_tokens = [len(item.input_ids) for item in inputs]

@@ -25,6 +25,7 @@ class Plan:
         is_unit: Whether vectors have unit length in the end, whoever sees to it.
         num_dropped: First tokens of each input whose vectors are left out.
         sparse: What weights are made of the output; None for vectors.
+        use_cache: Whether outputs may come from the result cache and stay there.
     """
 
     prompt: str = ""
@@ -36,6 +37,7 @@ class Plan:
     is_unit: bool = False
     num_dropped: int = 0
     sparse: Sparse | None = None
+    use_cache: bool = True
 
 
 def make_plan(request: EmbedRequest, manifest: Manifest) -> Plan:
@@ -60,9 +62,9 @@ def make_plan(request: EmbedRequest, manifest: Manifest) -> Plan:
             plan = _plan_weights(request, manifest)
         case _:
             raise InputError(f"task={request.task!r:.80} must be {_TASKS}", param="task")
-    if not prompt and adapter == NO_ADAPTER:
+    if not prompt and adapter == NO_ADAPTER and request.use_cache:
         return plan
-    return replace(plan, prompt=prompt, adapter=adapter)
+    return replace(plan, prompt=prompt, adapter=adapter, use_cache=request.use_cache)
 
 
 def _plan_vectors(request: EmbedRequest, manifest: Manifest) -> Plan:

@@ -91,6 +91,7 @@ class Runtime:
                 dimensions=bundle.manifest.dimensions.native,
             ),
             max_queue_tokens=self.max_queue_tokens,
+            max_cache_bytes=config.max_cache_bytes,
         )
         self._tokenizer_threads = ThreadPoolExecutor(
             config.num_tokenizer_threads, thread_name_prefix="embed-tokenizer"
@@ -316,6 +317,7 @@ class Runtime:
             InputError: The request is wrong.
             RequestTooLargeError: It has more than `max_request_tokens`.
             OverloadedError: The queue is full.
+            EngineError: There is no memory for what the result cache has of it.
             ClosedError: The runtime is closed.
         """
         job = self._prepare(request)

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,7 +18,8 @@ from embed_runtime.errors import (
     OverloadedError,
 )
 from embed_runtime.jobs import Job, Target
-from embed_runtime.stats import Pace, SchedulerStats
+from embed_runtime.result_cache import ResultCache
+from embed_runtime.stats import CacheStats, Pace, SchedulerStats
 from embed_runtime.types import TOKEN_OUTPUTS, Batch, FloatArray, OutputName
 
 # A request counts as small up to this share of a full batch; one input alone always does.
@@ -59,7 +60,9 @@ class Scheduler:
     small requests wait, at the same time.
     """
 
-    def __init__(self, engine: Engine, *, limits: Limits, max_queue_tokens: int) -> None:
+    def __init__(
+        self, engine: Engine, *, limits: Limits, max_queue_tokens: int, max_cache_bytes: int = 0
+    ) -> None:
         """Start the threads.
 
         Args:
@@ -67,10 +70,12 @@ class Scheduler:
             limits: What one batch may hold.
             max_queue_tokens: Tokens that may wait. A request that is larger by itself is taken
                 when nothing else waits, so every request can be answered at some time.
+            max_cache_bytes: Memory for results to answer the same inputs with again; 0 keeps none.
         """
         self._engine = engine
         self._limits = limits
         self._max_queue_tokens = max_queue_tokens
+        self._cache = ResultCache(max_cache_bytes) if max_cache_bytes else None
         self._lock = threading.Lock()
         self._engine_wakes = threading.Condition(self._lock)
         self._express_wakes = threading.Condition(self._lock)
@@ -105,7 +110,7 @@ class Scheduler:
             thread.start()
 
     def submit(self, job: Job, *, wait: bool = False) -> None:
-        """Queue a job.
+        """Queue a job, or what the cache does not have of it; answer it here if that is nothing.
 
         Args:
             job: A fresh job.
@@ -114,31 +119,33 @@ class Scheduler:
         Raises:
             OverloadedError: Too many tokens wait already.
             ClosedError: The scheduler is closed, or its threads are gone.
+            EngineError: There is no memory for the vectors that the cache has.
         """
-        num_tokens = job.num_tokens
         # False in a process forked from the one that started them, too.
         if not all(thread.is_alive() for thread in self._threads):
             raise self._closed or ClosedError(
                 "the runtime has no threads in this process; open it after the fork"
             )
+        missing: Sequence[int] = range(job.num_inputs)
+        num_tokens = job.num_tokens
+        if self._cache is not None:
+            missing = self._cache.answer(job)
+            num_tokens = sum(job.inputs[index].num_tokens for index in missing)
         with self._lock:
-            while self._closed is None and not self._has_space(num_tokens):
+            while missing and self._closed is None and not self._has_space(num_tokens):
                 if not wait:
                     raise self._overloaded(num_tokens)
                 self._space.wait()
             if self._closed is not None:
                 raise ClosedError(str(self._closed))
-            self._jobs.add(job)
-            job.on_cancel = self._drop_cancelled
-            is_small = job.num_inputs == 1 or num_tokens <= _SMALL_SHARE * self._limits.max_tokens
-            job.rows = [
-                self._waiting.add(item, job.output, (job, index), is_small=is_small)
-                for index, item in enumerate(job.inputs)
-            ]
-            self._wake()
+            if missing:
+                self._queue(job, missing, num_tokens)
+                return
+        job.is_open = False
+        job.settle()
 
     def has_space(self, job: Job) -> bool:
-        """Tell whether a job would be taken now."""
+        """Tell whether a job would be taken now, even if the cache had nothing of it."""
         with self._lock:
             return self._has_space(job.num_tokens)
 
@@ -150,6 +157,7 @@ class Scheduler:
                 waiting_inputs=self._waiting.num_inputs,
                 waiting_tokens=self._waiting.num_tokens,
                 running_inputs=self._num_running,
+                cache=self._cache.stats() if self._cache else CacheStats(),
             )
 
     def close(self, *, drain: bool = True) -> None:
@@ -166,6 +174,19 @@ class Scheduler:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
+        if self._cache is not None:
+            self._cache.clear()
+
+    def _queue(self, job: Job, indices: Sequence[int], num_tokens: int) -> None:
+        """Let these inputs of a job wait."""
+        self._jobs.add(job)
+        job.on_cancel = self._drop_cancelled
+        is_small = len(indices) == 1 or num_tokens <= _SMALL_SHARE * self._limits.max_tokens
+        job.rows = [
+            self._waiting.add(job.inputs[index], job.output, (job, index), is_small=is_small)
+            for index in indices
+        ]
+        self._wake()
 
     def _has_space(self, num_tokens: int) -> bool:
         waiting = self._waiting.num_tokens
@@ -382,6 +403,8 @@ class Scheduler:
                 start, stop = starts[number], starts[number + 1]
             values = work.outputs[row.output][start:stop]
             is_sound = sound[row.output] or bool(np.isfinite(values).all())
+            if is_sound and self._cache is not None:
+                self._cache.add(row, values)
             for job, index in row.targets:
                 if not job.is_open or answers.get(job) is not None:
                     continue

@@ -7,6 +7,23 @@ from dataclasses import dataclass
 _MEMORY = 0.9
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheStats:
+    """What the result cache holds now, and has answered since it started.
+
+    Attributes:
+        hits: Inputs it answered.
+        misses: Inputs that were looked for in vain.
+        entries: Results it holds.
+        num_bytes: Memory they take, with their keys.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    entries: int = 0
+    num_bytes: int = 0
+
+
 @dataclass(slots=True, kw_only=True)
 class SchedulerStats:
     """What the scheduler does now, and has done since it started.
@@ -23,6 +40,7 @@ class SchedulerStats:
         engine_seconds: Time inside the engine, of all its streams together.
         failed_batches: Batches the engine failed on.
         failures_in_a_row: Batches that failed since the last that did not.
+        cache: The result cache; all zero where there is none.
     """
 
     waiting_inputs: int = 0
@@ -36,6 +54,7 @@ class SchedulerStats:
     engine_seconds: float = 0.0
     failed_batches: int = 0
     failures_in_a_row: int = 0
+    cache: CacheStats = CacheStats()
 
     @property
     def padding_share(self) -> float:

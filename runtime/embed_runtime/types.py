@@ -53,6 +53,7 @@ class EmbedRequest:
             be above the model's.
         late_chunking: Read all inputs as one text, the prompt in front of the first; an input's
             vector is the mean of its own tokens' vectors.
+        use_cache: Whether results may come from the result cache and stay there, if there is one.
     """
 
     inputs: Sequence[TextOrIds]
@@ -66,6 +67,7 @@ class EmbedRequest:
     add_special_tokens: bool = True
     chunk: bool = False
     late_chunking: bool = False
+    use_cache: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

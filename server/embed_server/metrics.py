@@ -28,6 +28,8 @@ GAUGES: Sequence[tuple[str, str, Callable[[SchedulerStats], float]]] = (
         "Share of attention slots without a token since the start, 0 to 1.",
         lambda s: s.padding_share,
     ),
+    ("embed_cache_bytes", "Memory of the results that are kept.", lambda s: s.cache.num_bytes),
+    ("embed_cache_entries", "Results that are kept.", lambda s: s.cache.entries),
 )
 COUNTERS: Sequence[tuple[str, str, Callable[[SchedulerStats], float]]] = (
     ("embed_batches", "Batches the engine ran.", lambda s: s.batches),
@@ -40,6 +42,8 @@ COUNTERS: Sequence[tuple[str, str, Callable[[SchedulerStats], float]]] = (
     ),
     ("embed_deduplicated_inputs", "Inputs computed with a twin.", lambda s: s.deduplicated),
     ("embed_engine_seconds", "Time the engine ran.", lambda s: s.engine_seconds),
+    ("embed_cache_hits", "Inputs answered by a kept result.", lambda s: s.cache.hits),
+    ("embed_cache_misses", "Inputs for which no result was kept.", lambda s: s.cache.misses),
 )
 
 

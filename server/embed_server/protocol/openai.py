@@ -85,6 +85,7 @@ class InputFields(RequestFields, EncodingFields, ChatFields):
             truncate=truncate,
             max_tokens=max_tokens,
             add_special_tokens=adds_tokens,
+            use_cache=self.cache_salt is None,
         )
 
 

@@ -49,7 +49,10 @@ class RequestFields(BaseModel):
         None, description="The side to cut from; special tokens stay on either side."
     )
     padding: Literal["do_not_pad"] | None = Field(None, description="Inputs are never padded.")
-    cache_salt: str | None = Field(None, description="No effect: nothing is cached.")
+    cache_salt: str | None = Field(
+        None,
+        description="With it, nothing is taken from the server's result cache or left there.",
+    )
     mm_processor_kwargs: dict[str, Any] | None = Field(
         None, description="For images; must be empty."
     )
@@ -76,7 +79,7 @@ class RequestFields(BaseModel):
         ):
             raise InputError(
                 f"cache_salt must have 1 to {_MAX_SALT_CHARS} characters, none of them @, /, \\ or"
-                " NUL; it has no effect here, so leave it out",
+                " NUL",
                 param="cache_salt",
             )
 

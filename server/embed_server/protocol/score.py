@@ -122,6 +122,7 @@ class ScoreFields(RequestFields):
             prompt=None if own_prompts or name else "",
             truncate=truncate,
             max_tokens=max_tokens,
+            use_cache=self.cache_salt is None,
         )
         return for_side(request, side, manifest)
 

@@ -60,11 +60,13 @@ def start(gate: Gate) -> Iterator[Callable[..., Scheduler]]:
         max_tokens: int = 100,
         max_padding: int = 1 << 60,
         max_queue_tokens: int = 1 << 40,
+        max_cache_bytes: int = 0,
     ) -> Scheduler:
         scheduler = Scheduler(
             DummyEngine(dimensions=8, hidden_size=4, normalize=True, fault=fault),
             limits=Limits(max_tokens=max_tokens, max_padding=max_padding),
             max_queue_tokens=max_queue_tokens,
+            max_cache_bytes=max_cache_bytes,
         )
         opened.append(scheduler)
         return scheduler
