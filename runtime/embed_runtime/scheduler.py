@@ -52,9 +52,9 @@ class Scheduler:
     One thread for each of its streams runs the engine and, where work waits, does nothing else but
     to take its next batch. Another delivers what the engine finished; and while the engine runs
     and enough for a full batch waits, it prepares that one batch ahead. With less waiting, the next
-    batch stays open until a stream is free: it then takes all that has come, and waits for nothing
-    else. Where a stream would idle, its thread delivers what it finished: that saves the way to
-    the other.
+    batch stays open until a stream is free: it then takes what has come, an even share of it beside
+    other streams that are busy, and waits for nothing else. Where a stream would idle, its thread
+    delivers what it finished: that saves the way to the other.
 
     While large batches keep all streams busy, one more thread, if the engine allows it, runs what
     small requests wait, at the same time.
@@ -91,7 +91,9 @@ class Scheduler:
         self._num_large = 0
         self._is_delivering = False
         self._num_running = 0
+        self._num_busy_tokens = 0
         self._num_streams = engine.num_streams
+        self._has_express = engine.has_express
         self._num_open = engine.num_streams + engine.has_express
         self._closed: ClosedError | None = None
         self._is_broken = False
@@ -224,13 +226,18 @@ class Scheduler:
         return bool(self._finished) and not self._is_delivering
 
     def _may_express(self) -> bool:
-        """Tell whether small requests wait, and would wait long."""
-        return self._waiting.has_small and self._num_large == self._num_streams
+        """Tell whether small requests wait for the thread of their own."""
+        is_long = self._num_large == self._num_streams
+        return self._has_express and is_long and self._waiting.has_small
 
     def _may_prepare(self) -> bool:
-        """Tell whether a batch should be prepared while the engine runs."""
+        """Tell whether a batch should be prepared while the engine runs.
+
+        It would wait for a stream, and take small requests along that need not.
+        """
         return (
             self._num_busy > 0
+            and not self._may_express()
             and self._ready is None
             and (bool(self._retries) or self._waiting.num_tokens >= self._limits.max_tokens)
         )
@@ -238,7 +245,7 @@ class Scheduler:
     def _take(self, *, small_only: bool = False) -> _Work | None:
         """Take the next batch out of the queue, failed ones first."""
         work = self._retries.popleft() if self._retries and not small_only else None
-        if work is None and (rows := self._waiting.take(self._limits, small_only=small_only)):
+        if work is None and (rows := self._waiting.take(self._share(), small_only=small_only)):
             work = _Work(
                 rows=rows,
                 num_inputs=sum(row.num_wanted for row in rows),
@@ -248,6 +255,16 @@ class Scheduler:
             self._num_running += work.num_inputs
             self._space.notify_all()
         return work
+
+    def _share(self) -> Limits:
+        """Bound a batch beside others, so that all streams end at about the same time.
+
+        Else one stream takes all that waits, and the others soon stand idle.
+        """
+        if not self._num_busy_tokens:
+            return self._limits
+        share = (self._waiting.num_tokens + self._num_busy_tokens) // self._num_streams
+        return replace(self._limits, max_tokens=min(self._limits.max_tokens, share))
 
     def _guard(self, loop: Callable[[], None]) -> None:
         """Run a thread's loop; should it break, nobody waits for an answer for ever."""
@@ -291,6 +308,7 @@ class Scheduler:
         work.seconds = time.perf_counter() - started
         with self._lock:
             self._num_busy -= 1
+            self._num_busy_tokens -= work.batch.num_tokens
             self._num_large -= not work.is_small
             if delivers := self._may_deliver(work):
                 self._is_delivering = True
@@ -339,6 +357,7 @@ class Scheduler:
             if len(rows) < len(work.rows):
                 work.rows, work.batch = rows, None
             self._num_busy += 1
+            self._num_busy_tokens += sum(row.item.num_tokens for row in rows)
             self._num_large += not work.is_small
             self._wake()
             return True

@@ -39,8 +39,10 @@ def scheduler(gate: Any) -> Iterator[Scheduler]:
     scheduler.close(drain=False)
 
 
+# Several times, for it is a race with the thread that prepares a batch ahead.
+@pytest.mark.parametrize("_", range(20))
 def test_small_requests_pass_large_batches(
-    gate: Any, submit: Submit, alone: Alone, scheduler: Scheduler
+    _: int, gate: Any, submit: Submit, alone: Alone, scheduler: Scheduler
 ) -> None:
     bulk = submit(scheduler, *range(40), length=10)
     gate.wait_for_batch()
