@@ -45,5 +45,3 @@ def test_a_stream_takes_all_while_the_others_are_idle(
 ) -> None:
     submit(scheduler, *range(8))
     assert gate.wait_for_batch().num_rows == 8
-
-
