@@ -67,8 +67,26 @@ def dummy_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+@pytest.fixture(scope="session")
+def seal() -> Callable[[Manifest], Manifest]:
+    """Gives every engine of a manifest the fingerprint that fits the rest of it."""
+
+    def seal(manifest: Manifest) -> Manifest:
+        engines = tuple(
+            msgspec.structs.replace(
+                entry, fingerprint=fingerprint(entry, graphs=manifest.graphs, files=manifest.files)
+            )
+            for entry in manifest.engines
+        )
+        return msgspec.structs.replace(manifest, engines=engines)
+
+    return seal
+
+
 @pytest.fixture
-def dummy_bundle(tmp_path: Path, dummy_tokenizer: Tokenizer) -> Callable[..., Path]:
+def dummy_bundle(
+    tmp_path: Path, dummy_tokenizer: Tokenizer, seal: Callable[[Manifest], Manifest]
+) -> Callable[..., Path]:
     """Write a complete bundle for the `dummy` engine and return its folder.
 
     `dummy_bundle()` has 32 dimensions (any smaller size allowed), prompts `query` and `document`
@@ -103,9 +121,6 @@ def dummy_bundle(tmp_path: Path, dummy_tokenizer: Tokenizer) -> Callable[..., Pa
             certified=True,
             fingerprint="",
         )
-        entry = msgspec.structs.replace(
-            entry, fingerprint=fingerprint(entry, graphs=graphs, files=files)
-        )
         manifest = Manifest(
             schema_version=1,
             model=Model(id=f"tests/{name}", architecture="DummyModel", model_type="dummy"),
@@ -127,7 +142,7 @@ def dummy_bundle(tmp_path: Path, dummy_tokenizer: Tokenizer) -> Callable[..., Pa
             versions={"embed-runtime": "0.1.0"},
             files=files,
         )
-        write_manifest(folder, msgspec.structs.replace(manifest, **fields))
+        write_manifest(folder, msgspec.structs.replace(seal(manifest), **fields))
         return folder
 
     return write

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from embed_runtime import BundleError, EngineError, Runtime, RuntimeConfig
-from embed_runtime.bundle import describe_file, fingerprint, read_manifest, write_manifest
+from embed_runtime.bundle import describe_file, read_manifest, write_manifest
 from embed_runtime.engines import Availability, Backend, Engine, LoadSpec, dummy, get_backend
 from embed_runtime.engines.dummy import DummyEngine
 from embed_runtime.errors import InputError, InputTooLongError
 from embed_runtime.loading import LoadedBundle, load_bundle
-from embed_runtime.manifest import EngineEntry
+from embed_runtime.manifest import EngineEntry, Manifest
 from embed_runtime.types import EmbedRequest
 
 MakeBundle = Callable[..., Path]
@@ -69,7 +69,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 @pytest.fixture
-def bundle_with(dummy_bundle: MakeBundle) -> AddEngines:
+def bundle_with(dummy_bundle: MakeBundle, seal: Callable[[Manifest], Manifest]) -> AddEngines:
     """Write a bundle with engines of some names, in this order; keywords change all entries."""
 
     def write(*names: str, **fields: Any) -> Path:
@@ -84,12 +84,9 @@ def bundle_with(dummy_bundle: MakeBundle) -> AddEngines:
                 (folder / own["file"]).write_bytes(b"a plan")
                 files[own["file"]] = describe_file(folder / own["file"])
                 own["files"] = (own["file"],)
-            entry = msgspec.structs.replace(template, **own)
-            print_of = fingerprint(entry, graphs=manifest.graphs, files=files)
-            entries.append(msgspec.structs.replace(entry, fingerprint=print_of))
-        write_manifest(
-            folder, msgspec.structs.replace(manifest, engines=tuple(entries), files=files)
-        )
+            entries.append(msgspec.structs.replace(template, **own))
+        manifest = msgspec.structs.replace(manifest, engines=tuple(entries), files=files)
+        write_manifest(folder, seal(manifest))
         return folder
 
     return write
