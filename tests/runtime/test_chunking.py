@@ -1,7 +1,7 @@
 """Long texts in pieces, and chunks of one text read together."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,6 @@ from embed_runtime.types import Batch, FloatArray, TokenizedInput
 
 MakeBundle = Callable[..., Path]
 IDS = [7 + number % 90 for number in range(150)]
-
-
-@pytest.fixture
-def runtime(dummy_bundle: MakeBundle) -> Iterator[Runtime]:
-    with Runtime(dummy_bundle()) as opened:
-        yield opened
 
 
 def weighted_mean(runtime: Runtime, ids: list[int], **options: Any) -> FloatArray:
