@@ -203,8 +203,9 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help="onnxruntime, onnxruntime-cuda, openvino, tensorrt or tensorrt-rtx; may be given"
-        " several times (default: every one that can be built here)",
+        help="onnxruntime, onnxruntime-cuda, openvino, tensorrt or tensorrt-rtx, which then has to"
+        " pass its proof; may be given several times (default: every one that can be built here and"
+        " passes)",
     )
     add("--revision", metavar="R", help="branch, tag or commit on the hub")
     add("--max-length", type=int, metavar="N", help="cut inputs at N tokens, special ones included")

@@ -20,7 +20,7 @@ class ExportConfig:
         model: Folder of a checkpoint, or a model id on the hub.
         output: Where the bundle goes; None for `engines/<model name>`.
         precision: What weights are stored in, and what engines compute in where they can.
-        engines: Engine names; None for every engine that can be built here.
+        engines: Engine names; None for every engine that can be built here and passes its proof.
         revision: Branch, tag or commit on the hub.
         max_tokens: Longest input, special tokens included; None for the model's own limit.
         pooling: Pooling modes instead of the checkpoint's.

@@ -13,16 +13,18 @@ from embed_export.config import ExportConfig
 from embed_export.corpus import longest_probe, probe_texts
 from embed_export.dialects import graph_name, write_graphs
 from embed_export.errors import ExportError
+from embed_export.limits import TOLERANCES
 from embed_export.memory import return_large_blocks
 from embed_export.model_spec import ModelSpec
 from embed_export.probe import Reference, write_reference
 from embed_export.progress import QuietSteps, Steps
 from embed_export.reference import run_original
 from embed_export.source import Source, read_source
-from embed_export.verify import TOLERANCES, certify, record_certificate
+from embed_export.verify import certify, record_certificate
 from embed_runtime.bundle import fingerprint, write_manifest
 from embed_runtime.certificate import Certificate, read_certificate
 from embed_runtime.engines import Backend, BuildSpec, BuiltEngine, backend_names, get_backend
+from embed_runtime.errors import EmbedError
 from embed_runtime.manifest import (
     CHAT_TEMPLATE_NAME,
     SCHEMA_VERSION,
@@ -89,15 +91,8 @@ def export_bundle(config: ExportConfig, steps: Steps | None = None) -> tuple[Pat
         engines = _build_engines(folder, source, backends, steps)
         manifest = _describe(folder, source, reference, graphs, engines)
         write_manifest(folder, manifest)
-        with steps.step("Proving engines") as advance:
-            done = iter(range(len(engines)))
-            certificate = certify(
-                folder,
-                manifest,
-                reference,
-                on_engine=lambda _: advance(next(done), len(engines)),
-            )
-        record_certificate(folder, manifest, certificate)
+        certificate = _prove_engines(folder, manifest, reference, config, steps)
+        record_certificate(folder, _keep_proven(folder, manifest, certificate), certificate)
     return output, read_certificate(output)
 
 
@@ -190,6 +185,44 @@ def _build_engines(
     if not built:
         raise ExportError("no engine could be built; name one with --engine to see why")
     return built
+
+
+def _prove_engines(
+    folder: Path, manifest: Manifest, reference: Reference, config: ExportConfig, steps: Steps
+) -> Certificate:
+    """Prove each engine; one that nobody named may fail, and is left out with a line that says so.
+
+    Raises:
+        EmbedError: A named engine failed, or no engine passed.
+    """
+
+    def leave_out(entry: EngineEntry, error: EmbedError) -> None:
+        steps.note(f"left out {entry.backend}: it failed its proof: {error}")
+
+    with steps.step("Proving engines") as advance:
+        done = iter(range(len(manifest.engines)))
+        return certify(
+            folder,
+            manifest,
+            reference,
+            on_engine=lambda _: advance(next(done), len(manifest.engines)),
+            on_left_out=leave_out if config.engines is None else None,
+        )
+
+
+def _keep_proven(folder: Path, manifest: Manifest, certificate: Certificate) -> Manifest:
+    """Take out the engines that the certificate leaves out, with the files that only they need.
+
+    Graphs stay, as they do where an engine could not be built.
+    """
+    engines = tuple(entry for entry in manifest.engines if certificate.find(entry))
+    shared = {name for graph in manifest.graphs for name in graph.files}
+    kept = {name for entry in engines for name in entry.files}
+    dropped = {name for entry in manifest.engines for name in entry.files} - shared - kept
+    for name in dropped:
+        (folder / name).unlink()
+    files = {name: file for name, file in manifest.files.items() if name not in dropped}
+    return msgspec.structs.replace(manifest, engines=engines, files=files)
 
 
 def _describe(

@@ -9,7 +9,7 @@ import pytest
 from embed_export.config import ExportConfig
 from embed_export.corpus import real_texts
 from embed_export.export import export_bundle
-from embed_export.verify import TOLERANCES
+from embed_export.limits import TOLERANCES
 from embed_runtime import Runtime
 from embed_runtime.types import FloatArray
 

@@ -12,8 +12,8 @@ import pytest
 from embed_export import measure
 from embed_export.config import ExportConfig
 from embed_export.export import export_bundle
+from embed_export.limits import TOLERANCES
 from embed_export.recipes import recipes
-from embed_export.verify import TOLERANCES
 from embed_runtime import Runtime
 from embed_runtime.manifest import PoolingMode
 from embed_runtime.types import FloatArray, Precision

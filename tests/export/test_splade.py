@@ -20,11 +20,12 @@ from embed_export.config import ExportConfig
 from embed_export.dialects import write_graphs
 from embed_export.errors import ExportError, ParityError, UnsupportedModelError
 from embed_export.export import export_bundle
+from embed_export.limits import TOLERANCES
 from embed_export.masked_lm import require_masked_lm
 from embed_export.modules import SpladePooling
 from embed_export.probe import read_reference
 from embed_export.source import read_source
-from embed_export.verify import TOLERANCES, verify_bundle
+from embed_export.verify import verify_bundle
 from embed_export.weights import Weights
 from embed_runtime import BundleError, Runtime
 from embed_runtime.certificate import read_certificate

@@ -19,9 +19,10 @@ from embed_export.cli import main
 from embed_export.config import ExportConfig
 from embed_export.errors import ExportError, ParityError
 from embed_export.export import export_bundle
+from embed_export.limits import TOLERANCES
 from embed_export.probe import SPARSE_NAMES, TOKENS_NAME, read_reference
 from embed_export.token_heads import TokenHeads, find_token_heads
-from embed_export.verify import TOLERANCES, verify_bundle
+from embed_export.verify import verify_bundle
 from embed_export.weights import Weights
 from embed_runtime import BundleError, EmbedRequest, Runtime
 from embed_runtime.certificate import read_certificate

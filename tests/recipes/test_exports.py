@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from embed_export.config import ExportConfig
 from embed_export.errors import ExportError
 from embed_export.export import export_bundle
-from embed_export.verify import TOLERANCES
+from embed_export.limits import TOLERANCES
 from embed_runtime import Runtime
 
 pytestmark = pytest.mark.usefixtures("fast_exports")

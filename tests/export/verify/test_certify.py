@@ -10,8 +10,9 @@ import pytest
 
 from embed_export.bundle import describe_files
 from embed_export.errors import ParityError
+from embed_export.limits import TOLERANCES, limits_for
 from embed_export.probe import Reference
-from embed_export.verify import TOLERANCES, certify, limits_for
+from embed_export.verify import certify
 from embed_runtime import BundleError, EngineError
 from embed_runtime.bundle import read_manifest, write_manifest
 from embed_runtime.engines import LoadSpec, dummy
