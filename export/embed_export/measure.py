@@ -71,9 +71,8 @@ def measure(runtime: Runtime, reference: Reference) -> Figures:
         num_non_finite=vectors.size - int(np.count_nonzero(finite)),
         num_texts=len(probes),
         num_tokens=int(num_tokens.sum()),
-        tokens_per_second=_tokens_per_second(
-            runtime, real_texts(_MAX_SPEED_TEXTS) or reference.texts
-        ),
+        tokens_per_second=tokens_per_second(runtime, reference.texts),
+        num_streams=runtime.num_streams,
         tasks=measure_tasks(runtime, reference),
     )
 
@@ -133,8 +132,14 @@ def _embed_shuffled(runtime: Runtime, probes: Sequence[_Probe]) -> FloatArray:
     return vectors[np.argsort(np.concatenate(halves))]
 
 
-def _tokens_per_second(runtime: Runtime, texts: Sequence[str]) -> float:
-    """Time the engine on real text; growing towards a long enough pass warms it up."""
+def tokens_per_second(runtime: Runtime, texts: Sequence[str]) -> float:
+    """Time an engine on real text; growing towards a long enough pass warms it up.
+
+    Args:
+        runtime: Serves the engine.
+        texts: What to embed, where there is no documentation text on this machine.
+    """
+    texts = real_texts(_MAX_SPEED_TEXTS) or texts
     count, seconds = 0, 0.0
     while count < len(texts) and seconds < _PASS_SECONDS:
         count = min(max(4, 2 * count), len(texts))

@@ -78,6 +78,7 @@ class Figures(Record, kw_only=True):
         num_texts: Probe texts.
         num_tokens: Tokens of all probe texts, as the model read them.
         tokens_per_second: Real tokens, over documentation text in one call.
+        num_streams: Batches at once, with all of these figures; the fastest number.
         tasks: Figures of the bundle's other tasks, by name.
     """
 
@@ -92,6 +93,7 @@ class Figures(Record, kw_only=True):
     num_texts: int
     num_tokens: int
     tokens_per_second: float
+    num_streams: int = 1
     tasks: dict[Task, TaskFigures] = msgspec.field(default_factory=dict[Task, TaskFigures])
 
 

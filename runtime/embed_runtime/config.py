@@ -16,6 +16,13 @@ class RuntimeConfig:
         default=None,
         metadata={"help": "threads for one engine call (default: one per physical core)"},
     )
+    num_streams: int | None = field(
+        default=None,
+        metadata={
+            "help": "batches computed at once, each with its share of the threads, where the engine"
+            " can (default: what was fastest when embed-export measured it)"
+        },
+    )
     max_model_len: int | None = field(
         default=None,
         metadata={"help": "longest text, in tokens (default: the longest the model takes)"},
@@ -57,6 +64,7 @@ class RuntimeConfig:
         """Refuse limits nothing could run under."""
         for name in (
             "num_threads",
+            "num_streams",
             "max_model_len",
             "max_batch_tokens",
             "max_queue_tokens",

@@ -1,5 +1,7 @@
 """The error tree: one class for each thing a caller does differently."""
 
+from typing import Self
+
 
 class EmbedError(Exception):
     """Every error this project raises on purpose; its message says what to do."""
@@ -17,6 +19,11 @@ class InputError(EmbedError):
         super().__init__(message)
         self.param = param
         self.index = index
+
+    def renaming(self, name: str) -> Self:
+        """Make the same error with another name for the input at fault, such as `document 3`."""
+        message = str(self).replace(f"input {self.index}", name, 1)
+        return type(self)(message, param=self.param, index=self.index)
 
 
 class InputTooLongError(InputError):

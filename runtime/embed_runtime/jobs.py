@@ -22,7 +22,6 @@ class Job(Future[EmbedResult]):
         rows: Where they wait.
         output: What is computed for each of them.
         use_cache: Whether that may come from the result cache and stay there.
-        first_index: Position of the first input in what the caller gave, for error messages.
         num_inputs: N.
         num_tokens: Tokens of all inputs.
         is_open: Whether it is still to be settled.
@@ -34,6 +33,7 @@ class Job(Future[EmbedResult]):
         plan: Plan,
         *,
         first_index: int = 0,
+        name_input: Callable[[int], str] = "input {}".format,
         gathering: Gathering | None = None,
         owners: IntArray | None = None,
     ) -> None:
@@ -42,7 +42,8 @@ class Job(Future[EmbedResult]):
         Args:
             inputs: At least one.
             plan: What the engine computes for each, and what becomes of it.
-            first_index: Position of the first input, for error messages.
+            first_index: Position of the first input in what the caller gave.
+            name_input: What error messages call an input, by its position there.
             gathering: Makes the answer, where that is not what the plan alone says.
             owners: Which of the caller's inputs each input here is a piece of, where they differ.
         """
@@ -51,7 +52,6 @@ class Job(Future[EmbedResult]):
         self.rows: Sequence[Row[Target]] = ()
         self.output: OutputName = plan.output
         self.use_cache = plan.use_cache
-        self.first_index = first_index
         self.num_inputs = len(inputs)
         num_tokens = [len(item.input_ids) for item in inputs]
         self.num_tokens = sum(num_tokens)
@@ -61,11 +61,14 @@ class Job(Future[EmbedResult]):
         self._gathering: Gathering | None = gathering or make_gathering(
             plan, np.array(num_tokens, np.int32)
         )
+        self._first_index = first_index
+        self._name_input = name_input
         self._owners = owners
 
-    def position(self, index: int) -> int:
-        """Find where in what the caller gave an input is, for error messages."""
-        return self.first_index + (index if self._owners is None else int(self._owners[index]))
+    def name(self, index: int) -> str:
+        """Say in the caller's words which input this is or belongs to, for error messages."""
+        own = index if self._owners is None else int(self._owners[index])
+        return self._name_input(self._first_index + own)
 
     def cancel(self) -> bool:
         """Cancel, unless the answer is there; see `Future.cancel`."""

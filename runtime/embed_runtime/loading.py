@@ -12,6 +12,7 @@ from embed_runtime.config import RuntimeConfig
 from embed_runtime.engines import Backend, Engine, LoadSpec, get_backend
 from embed_runtime.errors import BundleError, EngineError, InputError, NoEngineError
 from embed_runtime.manifest import TOKENIZER_NAME, EngineEntry, Manifest
+from embed_runtime.result_cache import smallest_cache
 from embed_runtime.tokenizer import Tokenizer
 from embed_runtime.types import Batch, EmbedRequest
 
@@ -49,7 +50,8 @@ def load_bundle(path: Path, *, config: RuntimeConfig, engine: str | None = None)
 
     Raises:
         BundleError: There is no bundle, or it is damaged.
-        InputError: `max_model_len` is more than the model takes.
+        InputError: `max_model_len` is more than the model takes, or `max_cache_bytes` less than
+            one result does.
         NoEngineError: No engine that was asked for can run here.
     """
     folder, file = locate_bundle(path)
@@ -57,6 +59,7 @@ def load_bundle(path: Path, *, config: RuntimeConfig, engine: str | None = None)
     entries = _candidates(folder, manifest, file=file, engine=engine)
     verify_files(folder, manifest, [TOKENIZER_NAME])
     max_tokens = _max_tokens(folder, manifest, config)
+    _check_cache(folder, manifest, config)
     tokenizer = Tokenizer(
         folder / TOKENIZER_NAME,
         spec=manifest.tokenizer,
@@ -97,6 +100,17 @@ def _max_tokens(folder: Path, manifest: Manifest, config: RuntimeConfig) -> int:
             param="max_model_len",
         )
     return wanted or manifest.max_tokens
+
+
+def _check_cache(folder: Path, manifest: Manifest, config: RuntimeConfig) -> None:
+    """Refuse a result cache without room for anything."""
+    smallest = smallest_cache(manifest.dimensions.native)
+    if 0 < config.max_cache_bytes < smallest:
+        raise InputError(
+            f"max_cache_bytes={config.max_cache_bytes} has no room: one vector of {folder} takes"
+            f" at least {smallest} bytes; give many times that, or 0 to keep none",
+            param="max_cache_bytes",
+        )
 
 
 class _CannotRunError(Exception):
@@ -158,7 +172,13 @@ def _verify_engine(folder: Path, manifest: Manifest, entry: EngineEntry) -> None
 def _load(
     backend: Backend, folder: Path, manifest: Manifest, entry: EngineEntry, config: RuntimeConfig
 ) -> Engine:
-    spec = LoadSpec(folder=folder, manifest=manifest, entry=entry, num_threads=config.num_threads)
+    spec = LoadSpec(
+        folder=folder,
+        manifest=manifest,
+        entry=entry,
+        num_threads=config.num_threads,
+        num_streams=config.num_streams or entry.num_streams,
+    )
     try:
         return backend.load(spec)
     except (BundleError, EngineError) as error:

@@ -21,6 +21,11 @@ _NOT_KEPT: OutputName = "token_embeddings"
 _ENTRY_BYTES = 320
 
 
+def smallest_cache(dimensions: int) -> int:
+    """Size up one result of an input of one token: bytes below which a cache holds nothing."""
+    return _ENTRY_BYTES + sys.getsizeof(bytes(4)) + sys.getsizeof(bytes(4 * dimensions))
+
+
 class ResultCache:
     """What the engine gave for single inputs, bit by bit; those not asked for longest go first.
 

@@ -2,11 +2,10 @@
 
 import asyncio
 import atexit
-import sys
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -15,16 +14,16 @@ from typing import Literal, Self, overload
 
 from embed_runtime.batching import Limits
 from embed_runtime.config import RuntimeConfig
-from embed_runtime.errors import ClosedError, RequestTooLargeError
+from embed_runtime.errors import RequestTooLargeError
 from embed_runtime.jobs import Job
 from embed_runtime.loading import load_bundle
-from embed_runtime.preparing import prepare
-from embed_runtime.progress import show_progress
+from embed_runtime.outputs import to_vectors, to_weights
+from embed_runtime.preparing import Preparer
 from embed_runtime.scheduler import Scheduler
 from embed_runtime.scoring import check_pairs, for_side
 from embed_runtime.similarity import compare
 from embed_runtime.stats import SchedulerStats
-from embed_runtime.streaming import VectorBuffer, astream, stream, windows
+from embed_runtime.streaming import Streamer, VectorBuffer
 from embed_runtime.types import (
     EmbedRequest,
     EmbedResult,
@@ -37,11 +36,6 @@ from embed_runtime.types import (
 
 # Batches in the queue when it is full, if the configuration does not say otherwise.
 _QUEUE_BATCHES = 256
-# Batches in one window of many texts: enough for rows of like length to meet.
-_WINDOW_BATCHES = 16
-# Up to so many characters a request is tokenized on the event loop: that takes at most 0.25 ms
-# there (0.24 us a character, MiniLM, Zen 4), and asking another thread 0.05 ms of both.
-_INLINE_CHARS = 1000
 
 
 class Runtime:
@@ -55,6 +49,7 @@ class Runtime:
         tokenizer: The bundle's tokenizer.
         max_batch_tokens: Tokens in one batch.
         max_queue_tokens: Tokens that may wait.
+        num_streams: Batches the engine computes at once.
         skipped_engines: One line for each engine the bundle prefers to this one: why it was
             skipped.
     """
@@ -72,7 +67,8 @@ class Runtime:
 
         Raises:
             BundleError: There is no bundle, it is damaged, or the engine cannot run here.
-            InputError: `max_model_len` is more than the model takes.
+            InputError: `max_model_len` is more than the model takes, or `max_cache_bytes` less than
+                one result does.
         """
         self.config = config = config or RuntimeConfig()
         bundle = load_bundle(Path(path), config=config, engine=engine)
@@ -83,6 +79,7 @@ class Runtime:
         self.skipped_engines = bundle.skipped
         self.max_batch_tokens = bundle.max_batch_tokens
         self.max_queue_tokens = config.max_queue_tokens or _QUEUE_BATCHES * bundle.max_batch_tokens
+        self.num_streams = bundle.engine.num_streams
         self._scheduler = Scheduler(
             bundle.engine,
             limits=Limits.for_model(
@@ -93,8 +90,14 @@ class Runtime:
             max_queue_tokens=self.max_queue_tokens,
             max_cache_bytes=config.max_cache_bytes,
         )
-        self._tokenizer_threads = ThreadPoolExecutor(
-            config.num_tokenizer_threads, thread_name_prefix="embed-tokenizer"
+        self._preparer = Preparer(
+            self.manifest, self.tokenizer, num_threads=config.num_tokenizer_threads
+        )
+        self._streamer = Streamer(
+            self._preparer,
+            self._scheduler,
+            max_batch_tokens=self.max_batch_tokens,
+            max_tokens=self.manifest.max_tokens,
         )
         # A runtime that nobody closes ends when it is collected, or with the process.
         atexit.register(self._scheduler.close, drain=False)
@@ -188,7 +191,7 @@ class Runtime:
         )
         many = [texts] if isinstance(texts, str) else texts
         gathered = VectorBuffer(many)
-        async with aclosing(self._astream(many, request, progress=progress)) as results:
+        async with aclosing(self._streamer.astream(many, request, progress=progress)) as results:
             async for result in results:
                 gathered.add(result.vectors)
         vectors = gathered.result()
@@ -257,10 +260,10 @@ class Runtime:
             truncate=truncate,
         )
         many = [texts] if isinstance(texts, str) else texts
-        results = self._stream(many, request, progress=progress)
+        results = self._streamer.stream(many, request, progress=progress)
         if task == "sparse":
-            return [output for result in results for output in _to_weights(result)]
-        return [output for result in results for output in _to_vectors(result, task)]
+            return [output for result in results for output in to_weights(result)]
+        return [output for result in results for output in to_vectors(result, task)]
 
     def score(
         self,
@@ -320,7 +323,7 @@ class Runtime:
             EngineError: There is no memory for what the result cache has of it.
             ClosedError: The runtime is closed.
         """
-        job = self._prepare(request)
+        job = self._preparer.prepare(request)
         self._check_num_tokens(job)
         self._scheduler.submit(job)
         return job
@@ -337,7 +340,7 @@ class Runtime:
             EngineError: The engine failed.
             ClosedError: The runtime is closed.
         """
-        job = await self._aprepare(request)
+        job = await self._preparer.aprepare(request)
         self._check_num_tokens(job)
         # Requests that reach the event loop in the same turn get this far first, so that they meet
         # in one batch instead of the first one going alone.
@@ -356,7 +359,7 @@ class Runtime:
             drain: Whether to finish what was accepted; else it gets a ClosedError.
         """
         self._scheduler.close(drain=drain)
-        self._tokenizer_threads.shutdown()
+        self._preparer.close()
         self._finalizer.detach()
         atexit.unregister(self._scheduler.close)
 
@@ -371,22 +374,6 @@ class Runtime:
     ) -> None:
         self.close(drain=error is None)
 
-    def _prepare(self, request: EmbedRequest, first_index: int = 0) -> Job:
-        """Check a request and tokenize it."""
-        return prepare(
-            request, manifest=self.manifest, tokenizer=self.tokenizer, first_index=first_index
-        )
-
-    async def _aprepare(self, request: EmbedRequest, first_index: int = 0) -> Job:
-        """Prepare off the event loop what takes long."""
-        if sum(map(_count_chars, request.inputs)) <= _INLINE_CHARS:
-            return self._prepare(request, first_index)
-        try:
-            preparing = self._tokenizer_threads.submit(self._prepare, request, first_index)
-        except RuntimeError as error:  # the only one it has: it was shut down
-            raise ClosedError("the runtime is closed") from error
-        return await asyncio.wrap_future(preparing)
-
     def _check_num_tokens(self, job: Job) -> None:
         """Refuse one request of too many tokens; texts that are streamed have no such limit."""
         most = self.config.max_request_tokens
@@ -400,48 +387,9 @@ class Runtime:
     ) -> FloatArray:
         """Embed all windows: [N, D]."""
         gathered = VectorBuffer(texts)
-        for result in self._stream(texts, request, progress=progress):
+        for result in self._streamer.stream(texts, request, progress=progress):
             gathered.add(result.vectors)
         return gathered.result()
-
-    def _stream(
-        self, texts: Iterable[TextOrIds], request: EmbedRequest, *, progress: bool
-    ) -> Iterator[EmbedResult]:
-        """Embed window after window."""
-
-        def start(window: list[TextOrIds], first_index: int) -> Job:
-            job = self._prepare(replace(request, inputs=window), first_index)
-            self._scheduler.submit(job, wait=True)
-            return job
-
-        with show_progress(_count(texts), show=progress) as advance:
-            for result in stream(self._windows(texts, request), start):
-                advance(len(result.num_tokens))
-                yield result
-
-    async def _astream(
-        self, texts: Iterable[TextOrIds], request: EmbedRequest, *, progress: bool
-    ) -> AsyncGenerator[EmbedResult]:
-        """Embed window after window, without blocking."""
-
-        async def prepare(window: list[TextOrIds], first_index: int) -> Job:
-            return await self._aprepare(replace(request, inputs=window), first_index)
-
-        with show_progress(_count(texts), show=progress) as advance:
-            async with aclosing(
-                astream(self._windows(texts, request), prepare, self._scheduler)
-            ) as results:
-                async for result in results:
-                    advance(len(result.num_tokens))
-                    yield result
-
-    def _windows(
-        self, texts: Iterable[TextOrIds], request: EmbedRequest
-    ) -> Iterator[list[TextOrIds]]:
-        # What is read as one text cannot be taken apart; what is read in pieces is read in full.
-        window = sys.maxsize if request.late_chunking else _WINDOW_BATCHES * self.max_batch_tokens
-        longest = sys.maxsize if request.chunk else self.manifest.max_tokens
-        return windows(texts, window_tokens=window, max_tokens=longest)
 
 
 def _close_elsewhere(scheduler: Scheduler) -> None:
@@ -452,29 +400,3 @@ def _close_elsewhere(scheduler: Scheduler) -> None:
         atexit.unregister(scheduler.close)
 
     threading.Thread(target=close, name="embed-closing", daemon=True).start()
-
-
-def _count(texts: Iterable[TextOrIds]) -> int | None:
-    return len(texts) if isinstance(texts, Sized) else None
-
-
-def _count_chars(one: object) -> int:
-    """Size up an input of a request that was not checked yet."""
-    return len(one) if isinstance(one, Sized) else 0
-
-
-def _to_vectors(result: EmbedResult, task: Task) -> Iterator[PoolingOutput[FloatArray]]:
-    """Split a result into its inputs' shares."""
-    for index, num_tokens in enumerate(result.num_tokens.tolist()):
-        start, stop = result.offsets[index], result.offsets[index + 1]
-        rows = result.vectors[start:stop]
-        yield PoolingOutput(data=rows[0] if task == "embed" else rows, num_tokens=num_tokens)
-
-
-def _to_weights(result: EmbedResult) -> Iterator[PoolingOutput[dict[int, float]]]:
-    """Split sparse weights into their inputs' shares."""
-    assert result.token_ids is not None
-    for index, num_tokens in enumerate(result.num_tokens.tolist()):
-        own = slice(result.offsets[index], result.offsets[index + 1])
-        ids, weights = result.token_ids[own].tolist(), result.vectors[own].tolist()
-        yield PoolingOutput(data=dict(zip(ids, weights, strict=True)), num_tokens=num_tokens)

@@ -1,49 +1,24 @@
 """The queue between callers and the engine: admission, the threads, one answer each."""
 
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
-import numpy as np
-
-from embed_runtime.batching import Limits, Row, Waiting, collate
+from embed_runtime.batching import Limits, Waiting
 from embed_runtime.engines import Engine
-from embed_runtime.errors import (
-    ClosedError,
-    EmbedError,
-    EngineError,
-    NotFiniteError,
-    OverloadedError,
-)
+from embed_runtime.errors import ClosedError, OverloadedError
 from embed_runtime.jobs import Job, Target
 from embed_runtime.result_cache import ResultCache
 from embed_runtime.stats import CacheStats, Pace, SchedulerStats
-from embed_runtime.types import TOKEN_OUTPUTS, Batch, FloatArray, OutputName
+from embed_runtime.work import Work
 
 # A request counts as small up to this share of a full batch; one input alone always does.
 _SMALL_SHARE = 0.25
 # A batch that took the engine no longer than this is delivered by the engine's own thread, because
 # waking the other one would take as long.
 _QUICK_SECONDS = 0.0005
-
-
-@dataclass(slots=True, kw_only=True)
-class _Work:
-    """A batch on its way through the engine, and what became of it there.
-
-    `job` is set where a batch failed and the rows of each of its jobs are tried alone.
-    """
-
-    rows: list[Row[Target]]
-    num_inputs: int
-    job: Job | None = None
-    is_small: bool = False
-    batch: Batch | None = None
-    outputs: Mapping[OutputName, FloatArray] = field(default_factory=dict[OutputName, FloatArray])
-    error: Exception | None = None
-    seconds: float = 0.0
 
 
 class Scheduler:
@@ -84,27 +59,28 @@ class Scheduler:
         # All below is guarded by the lock.
         self._jobs: set[Job] = set()
         self._waiting: Waiting[Target] = Waiting()
-        self._retries: deque[_Work] = deque()
-        self._ready: _Work | None = None
-        self._finished: deque[_Work] = deque()
+        self._retries: deque[Work] = deque()
+        self._ready: Work | None = None
+        self._finished: deque[Work] = deque()
         self._num_busy = 0
         self._num_large = 0
         self._is_delivering = False
         self._num_running = 0
         self._num_busy_tokens = 0
         self._num_streams = engine.num_streams
-        self._has_express = engine.has_express
         self._num_open = engine.num_streams + engine.has_express
         self._closed: ClosedError | None = None
         self._is_broken = False
         self._totals = SchedulerStats()
         self._pace = Pace()
+        run_next = partial(self._run_all, self._engine_wakes, self._take_next)
+        run_small = partial(self._run_all, self._express_wakes, self._take_small)
         # Daemons, because a runtime that nobody closed must not keep the process alive.
         self._threads = [
             threading.Thread(target=self._guard, args=(loop,), name=name, daemon=True)
             for loop, name in (
-                *[(self._run_engine, "embed-engine")] * self._num_streams,
-                *[(self._run_express, "embed-express")] * engine.has_express,
+                *[(run_next, "embed-engine")] * self._num_streams,
+                *[(run_small, "embed-express")] * engine.has_express,
                 (self._run_delivery, "embed-delivery"),
             )
         ]
@@ -228,7 +204,7 @@ class Scheduler:
     def _may_express(self) -> bool:
         """Tell whether small requests wait for the thread of their own."""
         is_long = self._num_large == self._num_streams
-        return self._has_express and is_long and self._waiting.has_small
+        return self._engine.has_express and is_long and self._waiting.has_small
 
     def _may_prepare(self) -> bool:
         """Tell whether a batch should be prepared while the engine runs.
@@ -242,19 +218,24 @@ class Scheduler:
             and (bool(self._retries) or self._waiting.num_tokens >= self._limits.max_tokens)
         )
 
-    def _take(self, *, small_only: bool = False) -> _Work | None:
+    def _take(self, *, small_only: bool = False) -> Work | None:
         """Take the next batch out of the queue, failed ones first."""
         work = self._retries.popleft() if self._retries and not small_only else None
         if work is None and (rows := self._waiting.take(self._share(), small_only=small_only)):
-            work = _Work(
-                rows=rows,
-                num_inputs=sum(row.num_wanted for row in rows),
-                is_small=rows[0].is_small,
-            )
+            work = Work(rows, is_small=rows[0].is_small)
         if work is not None:
             self._num_running += work.num_inputs
             self._space.notify_all()
         return work
+
+    def _take_next(self) -> Work | None:
+        """Take what a stream runs next: the batch prepared ahead, if there is one."""
+        work, self._ready = self._ready, None
+        return work or self._take()
+
+    def _take_small(self) -> Work | None:
+        """Take what the thread of small requests runs next, while they may have it."""
+        return self._take(small_only=True) if self._may_express() else None
 
     def _share(self) -> Limits:
         """Bound a batch beside others, so that all streams end at about the same time.
@@ -285,30 +266,30 @@ class Scheduler:
             self._num_open -= 1
             return not self._num_open
 
-    def _run_engine(self) -> None:
+    def _run_all(self, wakes: threading.Condition, take: Callable[[], Work | None]) -> None:
         """Run batch after batch until there is none and will be none."""
-        while (work := self._next_work()) is not None:
+        while (work := self._next(wakes, take)) is not None:
             self._run(work)
             del work  # else it is kept, with all results of its jobs, until the next one comes
 
-    def _run_express(self) -> None:
-        """Do the same for small requests alone, while large batches keep the streams busy."""
-        while (work := self._next_express()) is not None:
-            self._run(work)
-            del work
+    def _next(self, wakes: threading.Condition, take: Callable[[], Work | None]) -> Work | None:
+        """Wait for the next batch; None when all is over."""
+        while True:
+            with self._lock:
+                while (work := take()) is None:
+                    if self._is_over():
+                        return None
+                    wakes.wait()
+                is_wanted = self._begin(work)
+            if is_wanted:
+                return work
 
-    def _run(self, work: _Work) -> None:
+    def _run(self, work: Work) -> None:
         """Run a batch, and have it delivered."""
-        work.batch = work.batch or collate(work.rows)
-        started = time.perf_counter()
-        try:
-            work.outputs = self._engine.run(work.batch)
-        except Exception as error:  # noqa: BLE001, engines raise what their library does
-            work.error = error
-        work.seconds = time.perf_counter() - started
+        batch = work.run(self._engine)
         with self._lock:
             self._num_busy -= 1
-            self._num_busy_tokens -= work.batch.num_tokens
+            self._num_busy_tokens -= batch.num_tokens
             self._num_large -= not work.is_small
             if delivers := self._may_deliver(work):
                 self._is_delivering = True
@@ -318,39 +299,14 @@ class Scheduler:
         if delivers:
             self._deliver(work)
 
-    def _may_deliver(self, work: _Work) -> bool:
+    def _may_deliver(self, work: Work) -> bool:
         """Tell whether the engine's thread should deliver what it just finished."""
         if self._is_delivering or self._finished:  # a job takes its rows from one thread at a time
             return False
         is_idle = not (self._ready or self._retries or self._waiting)
         return is_idle or work.seconds < _QUICK_SECONDS
 
-    def _next_work(self) -> _Work | None:
-        """Wait for the engine's next batch; None when all is over."""
-        while True:
-            with self._lock:
-                while (work := self._ready or self._take()) is None:
-                    if self._is_over():
-                        return None
-                    self._engine_wakes.wait()
-                self._ready = None
-                is_wanted = self._begin(work)
-            if is_wanted:
-                return work
-
-    def _next_express(self) -> _Work | None:
-        """Wait until small requests must not wait for a stream; None when all is over."""
-        while True:
-            with self._lock:
-                while not self._may_express() or (work := self._take(small_only=True)) is None:
-                    if self._is_over():
-                        return None
-                    self._express_wakes.wait()
-                is_wanted = self._begin(work)
-            if is_wanted:
-                return work
-
-    def _begin(self, work: _Work) -> bool:
+    def _begin(self, work: Work) -> bool:
         """Take note of a batch that starts, unless nobody wants it any more."""
         rows = [row for row in work.rows if row.num_wanted]
         if rows and (work.job is None or work.job.is_open):
@@ -382,80 +338,34 @@ class Scheduler:
             if finished is not None:
                 self._deliver(finished)
             elif ahead is not None:
-                ahead.batch = collate(ahead.rows)
+                ahead.collate()
                 with self._lock:
                     self._ready = ahead
                     self._wake()
             del finished, ahead
 
-    def _deliver(self, work: _Work) -> None:
+    def _deliver(self, work: Work) -> None:
         """Hand the results of a batch to its jobs, and answer those that are complete."""
-        error = work.error or _find_fault(work)
-        answers: dict[Job, EmbedError | None] = {}
-        if error is None:
-            self._scatter(work, answers)
-        elif work.job is None and len(jobs := _jobs_of(work.rows)) > 1:
-            # One input may be to blame, even that of a job which is gone by now; alone, it cannot
-            # take the others down with it.
-            retries = [_only(job, work.rows) for job in jobs if job.is_open]
-            with self._lock:
-                self._retries.extend(retries)
-        else:
-            for job in _jobs_of(work.rows):
-                answers[job] = _to_engine_error(error)
+        retries = work.split()
+        answers = {} if retries else work.answer(self._cache)
         with self._lock:
             self._is_delivering = False
-            self._count(work, is_failed=error is not None)
+            self._retries.extend(retries)
+            self._count(work)
             settled = [job for job in answers if self._forget(job)]
             self._wake()
         for job in settled:
             job.settle(answers[job])
 
-    def _scatter(self, work: _Work, answers: dict[Job, EmbedError | None]) -> None:
-        """Give each row to its targets; note the jobs that this completes or that it spoils."""
-        assert work.batch is not None
-        starts = work.batch.cu_seqlens.tolist()
-        sound = {name: bool(np.isfinite(values).all()) for name, values in work.outputs.items()}
-        for number, row in enumerate(work.rows):
-            start, stop = number, number + 1
-            if row.output in TOKEN_OUTPUTS:
-                start, stop = starts[number], starts[number + 1]
-            values = work.outputs[row.output][start:stop]
-            is_sound = sound[row.output] or bool(np.isfinite(values).all())
-            if is_sound and self._cache is not None:
-                self._cache.add(row, values)
-            for job, index in row.targets:
-                if not job.is_open or answers.get(job) is not None:
-                    continue
-                if not is_sound:
-                    answers[job] = NotFiniteError(
-                        f"the model gave values that are not finite for input {job.position(index)}"
-                    )
-                    continue
-                try:
-                    if job.receive(index, values, row.item.input_ids):
-                        answers[job] = None
-                except EngineError as error:
-                    answers[job] = error
-
-    def _count(self, work: _Work, *, is_failed: bool) -> None:
+    def _count(self, work: Work) -> None:
         """Add a batch to the totals."""
-        assert work.batch is not None
         self._num_running -= work.num_inputs
-        totals = self._totals
-        if is_failed:
-            totals.failed_batches += 1
-            totals.failures_in_a_row += 1
+        if work.error is not None:
+            self._totals.add_failure()
             return
-        num_rows, num_tokens = work.batch.num_rows, work.batch.num_tokens
-        totals.batches += 1
-        totals.rows += num_rows
-        totals.tokens += num_tokens
-        totals.attention_slots += num_rows * int(work.batch.lengths.max())
-        totals.deduplicated += work.num_inputs - num_rows
-        totals.engine_seconds += work.seconds
-        totals.failures_in_a_row = 0
-        self._pace.add(num_tokens, work.seconds / self._num_streams)
+        assert work.batch is not None
+        self._totals.add(work.batch, num_inputs=work.num_inputs, seconds=work.seconds)
+        self._pace.add(work.batch.num_tokens, work.seconds / self._num_streams)
 
     def _forget(self, job: Job) -> bool:
         """Strike a job off, with all that still waits for it.
@@ -489,39 +399,3 @@ class Scheduler:
             self._wake()
         for job in settled:
             job.settle(ClosedError(str(error)))
-
-
-def _to_engine_error(error: Exception) -> EngineError:
-    """Make an error for one job: each gets its own, for raising one changes it."""
-    name = "" if isinstance(error, EmbedError) else f"{type(error).__name__}: "
-    failure = EngineError(f"the engine failed on a batch: {name}{error}")
-    failure.__cause__ = error
-    return failure
-
-
-def _find_fault(work: _Work) -> EngineError | None:
-    """Check that the engine gave what it was asked for, in the shapes it was asked for."""
-    assert work.batch is not None
-    for name in work.batch.outputs:
-        expected = work.batch.num_tokens if name in TOKEN_OUTPUTS else work.batch.num_rows
-        values = work.outputs.get(name)
-        if values is None:
-            return EngineError(f"the output {name!r} is missing")
-        if values.ndim != 2 or len(values) != expected:
-            return EngineError(f"the output {name!r} has shape {values.shape}, not {expected} rows")
-    return None
-
-
-def _jobs_of(rows: Iterable[Row[Target]]) -> list[Job]:
-    """List the jobs that these rows were for, each once, in the order of the rows."""
-    return list(dict.fromkeys(job for row in rows for job, _ in row.targets))
-
-
-def _only(job: Job, rows: Iterable[Row[Target]]) -> _Work:
-    """Make a batch of one job's share in these rows."""
-    own = [
-        Row(row.item, row.output, targets)
-        for row in rows
-        if (targets := [target for target in row.targets if target[0] is job])
-    ]
-    return _Work(rows=own, num_inputs=sum(row.num_wanted for row in own), job=job)

@@ -41,6 +41,7 @@ def for_side(request: EmbedRequest, side: Side, manifest: Manifest) -> EmbedRequ
     Without a prompt or its name it gets the model's own for this side. A model that has one for
     the other side only gets none here; a model with neither, its default prompt.
     """
+    request = replace(request, name_input=f"{side} {{}}".format)
     if manifest.similarity == "cosine" or request.task == "token_embed":
         request = replace(request, normalize=True)
     if request.prompt is not None or request.prompt_name is not None:

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from embed_runtime.types import Batch
+
 # How much of the pace before the latest batch still counts.
 _MEMORY = 0.9
 
@@ -55,6 +57,21 @@ class SchedulerStats:
     failed_batches: int = 0
     failures_in_a_row: int = 0
     cache: CacheStats = CacheStats()
+
+    def add(self, batch: Batch, *, num_inputs: int, seconds: float) -> None:
+        """Count a batch that answered so many inputs."""
+        self.batches += 1
+        self.rows += batch.num_rows
+        self.tokens += batch.num_tokens
+        self.attention_slots += batch.num_rows * int(batch.lengths.max())
+        self.deduplicated += num_inputs - batch.num_rows
+        self.engine_seconds += seconds
+        self.failures_in_a_row = 0
+
+    def add_failure(self) -> None:
+        """Count a batch that the engine failed on."""
+        self.failed_batches += 1
+        self.failures_in_a_row += 1
 
     @property
     def padding_share(self) -> float:

@@ -1,16 +1,23 @@
 """Many texts, a window at a time: what is held does not grow with their number."""
 
 import asyncio
+import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sized
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sized
+from contextlib import aclosing
+from dataclasses import replace
 
 import numpy as np
 
 from embed_runtime.errors import InputError
 from embed_runtime.jobs import Job
+from embed_runtime.preparing import Preparer
+from embed_runtime.progress import show_progress
 from embed_runtime.scheduler import Scheduler
-from embed_runtime.types import EmbedResult, FloatArray, TextOrIds
+from embed_runtime.types import EmbedRequest, EmbedResult, FloatArray, TextOrIds
 
+# Batches in one window of many texts: enough for rows of like length to meet.
+_WINDOW_BATCHES = 16
 # Windows in the queue at once: while the oldest is computed, the next ones are tokenized.
 _MAX_WINDOWS = 3
 
@@ -18,15 +25,119 @@ _MAX_WINDOWS = 3
 _CHARS_PER_TOKEN = 4
 
 
-def windows(
+class Streamer:
+    """Embeds any number of texts, a few windows of them being in the queue at once."""
+
+    def __init__(
+        self, preparer: Preparer, scheduler: Scheduler, *, max_batch_tokens: int, max_tokens: int
+    ) -> None:
+        """Get ready.
+
+        Args:
+            preparer: Makes jobs of windows.
+            scheduler: Where to queue them.
+            max_batch_tokens: Tokens in one batch.
+            max_tokens: What an input is cut to.
+        """
+        self._preparer = preparer
+        self._scheduler = scheduler
+        self._window_tokens = _WINDOW_BATCHES * max_batch_tokens
+        self._max_tokens = max_tokens
+
+    def stream(
+        self, texts: Iterable[TextOrIds], request: EmbedRequest, *, progress: bool
+    ) -> Iterator[EmbedResult]:
+        """Yield the results of windows in order; while the queue is full, this waits.
+
+        Args:
+            texts: Read only as far as needed.
+            request: What to do with them; its own inputs are ignored.
+            progress: Whether to show progress on stderr.
+
+        Raises:
+            InputError: The request, or a text, is wrong; or there is none.
+        """
+        with show_progress(_count(texts), show=progress) as advance:
+            for result in self._results(texts, request):
+                advance(len(result.num_tokens))
+                yield result
+
+    async def astream(
+        self, texts: Iterable[TextOrIds], request: EmbedRequest, *, progress: bool
+    ) -> AsyncGenerator[EmbedResult]:
+        """Do the same without blocking an event loop.
+
+        While the queue is full, windows that are in it are awaited; when there are none,
+        OverloadedError goes to the caller.
+        """
+        with show_progress(_count(texts), show=progress) as advance:
+            async with aclosing(self._aresults(texts, request)) as results:
+                async for result in results:
+                    advance(len(result.num_tokens))
+                    yield result
+
+    def _results(self, texts: Iterable[TextOrIds], request: EmbedRequest) -> Iterator[EmbedResult]:
+        pending: deque[Job] = deque()
+        try:
+            for first_index, window in self._windows(texts, request):
+                job = self._preparer.prepare(replace(request, inputs=window), first_index)
+                self._scheduler.submit(job, wait=True)
+                pending.append(job)
+                if len(pending) == _MAX_WINDOWS:
+                    yield pending[0].result()
+                    pending.popleft()
+            while pending:
+                yield pending[0].result()
+                pending.popleft()
+        finally:
+            for job in pending:
+                job.cancel()
+
+    async def _aresults(
+        self, texts: Iterable[TextOrIds], request: EmbedRequest
+    ) -> AsyncGenerator[EmbedResult]:
+        pending: deque[Job] = deque()
+        try:
+            for first_index, window in self._windows(texts, request):
+                job = await self._preparer.aprepare(replace(request, inputs=window), first_index)
+                while pending and (len(pending) == _MAX_WINDOWS or not self._has_space(job)):
+                    yield await asyncio.wrap_future(pending[0])
+                    pending.popleft()
+                self._scheduler.submit(job)
+                pending.append(job)
+            while pending:
+                yield await asyncio.wrap_future(pending[0])
+                pending.popleft()
+        finally:
+            for job in pending:
+                job.cancel()
+
+    def _has_space(self, job: Job) -> bool:
+        return self._scheduler.has_space(job)
+
+    def _windows(
+        self, texts: Iterable[TextOrIds], request: EmbedRequest
+    ) -> Iterator[tuple[int, list[TextOrIds]]]:
+        # What is read as one text cannot be taken apart; what is read in pieces is read in full.
+        return _cut(
+            texts,
+            window_tokens=sys.maxsize if request.late_chunking else self._window_tokens,
+            max_tokens=sys.maxsize if request.chunk else self._max_tokens,
+        )
+
+
+def _cut(
     texts: Iterable[TextOrIds], *, window_tokens: int, max_tokens: int
-) -> Iterator[list[TextOrIds]]:
+) -> Iterator[tuple[int, list[TextOrIds]]]:
     """Cut a stream of texts into lists of about as many tokens.
 
     Args:
         texts: Read only as far as needed.
         window_tokens: Tokens in one list, roughly; a list has at least one text.
         max_tokens: What an input is cut to.
+
+    Yields:
+        The position of a list's first text, and the list.
 
     Raises:
         InputError: `texts` is nothing to read from, or there are none.
@@ -38,17 +149,17 @@ def windows(
             f"texts must be a text or many texts, not {type(texts).__name__}", param="inputs"
         ) from error
     window: list[TextOrIds] = []
-    num_windows = num_tokens = 0
+    first_index = num_tokens = 0
     for one in stream:
         window.append(one)
         num_tokens += min(_estimate_tokens(one), max_tokens)
         if num_tokens >= window_tokens:
-            yield window
+            yield first_index, window
+            first_index += len(window)
             window, num_tokens = [], 0
-            num_windows += 1
     if window:
-        yield window
-    elif not num_windows:
+        yield first_index, window
+    elif not first_index:
         raise InputError("there are no texts: at least one is needed", param="inputs")
 
 
@@ -59,62 +170,8 @@ def _estimate_tokens(one: object) -> int:
     return len(one) if isinstance(one, Sized) else 1
 
 
-def stream(
-    texts: Iterator[list[TextOrIds]], start: Callable[[list[TextOrIds], int], Job]
-) -> Iterator[EmbedResult]:
-    """Yield the results of windows in order, a few windows being in the queue at once.
-
-    Args:
-        texts: The windows.
-        start: Tokenizes a window, given the position of its first text, and queues it.
-    """
-    pending: deque[Job] = deque()
-    first_index = 0
-    try:
-        for window in texts:
-            pending.append(start(window, first_index))
-            first_index += len(window)
-            if len(pending) == _MAX_WINDOWS:
-                yield pending[0].result()
-                pending.popleft()
-        while pending:
-            yield pending[0].result()
-            pending.popleft()
-    finally:
-        for job in pending:
-            job.cancel()
-
-
-async def astream(
-    texts: Iterator[list[TextOrIds]],
-    prepare: Callable[[list[TextOrIds], int], Awaitable[Job]],
-    scheduler: Scheduler,
-) -> AsyncGenerator[EmbedResult]:
-    """Do the same without blocking an event loop.
-
-    Args:
-        texts: The windows.
-        prepare: Tokenizes a window, given the position of its first text.
-        scheduler: Where to queue it. While it is full, windows that were queued are awaited;
-            when none are left, OverloadedError goes to the caller.
-    """
-    pending: deque[Job] = deque()
-    first_index = 0
-    try:
-        for window in texts:
-            job = await prepare(window, first_index)
-            first_index += len(window)
-            while pending and (len(pending) == _MAX_WINDOWS or not scheduler.has_space(job)):
-                yield await asyncio.wrap_future(pending[0])
-                pending.popleft()
-            scheduler.submit(job)
-            pending.append(job)
-        while pending:
-            yield await asyncio.wrap_future(pending[0])
-            pending.popleft()
-    finally:
-        for job in pending:
-            job.cancel()
+def _count(texts: Iterable[TextOrIds]) -> int | None:
+    return len(texts) if isinstance(texts, Sized) else None
 
 
 class VectorBuffer:

@@ -5,7 +5,7 @@ batch), S tokens in the longest row, D embedding dimensions, H hidden size, V vo
 N inputs of a request.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeAlias, TypeVar
 
@@ -54,6 +54,7 @@ class EmbedRequest:
         late_chunking: Read all inputs as one text, the prompt in front of the first; an input's
             vector is the mean of its own tokens' vectors.
         use_cache: Whether results may come from the result cache and stay there, if there is one.
+        name_input: What error messages call an input, by its position.
     """
 
     inputs: Sequence[TextOrIds]
@@ -68,6 +69,7 @@ class EmbedRequest:
     chunk: bool = False
     late_chunking: bool = False
     use_cache: bool = True
+    name_input: Callable[[int], str] = "input {}".format
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -133,8 +133,8 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
 def make_spec(make_bundle: MakeBundle) -> MakeSpec:
     """Say what to load: a backend's engine in a bundle of one precision.
 
-    `folder` is another bundle folder, `manifest` and `entry` hold fields to replace; one thread,
-    if nothing else is said.
+    `folder` is another bundle folder, `manifest` and `entry` hold fields to replace; one thread
+    and one stream, if nothing else is said.
     """
 
     def make(
@@ -147,6 +147,7 @@ def make_spec(make_bundle: MakeBundle) -> MakeSpec:
         manifest: dict[str, Any] | None = None,
         entry: dict[str, Any] | None = None,
         num_threads: int = 1,
+        num_streams: int = 1,
     ) -> LoadSpec:
         if backend == "openvino":
             pytest.importorskip("openvino")
@@ -172,6 +173,7 @@ def make_spec(make_bundle: MakeBundle) -> MakeSpec:
             manifest=msgspec.structs.replace(described, **(manifest or {})),
             entry=msgspec.structs.replace(engine, **(entry or {})),
             num_threads=num_threads,
+            num_streams=num_streams,
         )
 
     return make

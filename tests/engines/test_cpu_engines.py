@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -205,32 +204,6 @@ def test_close_is_safe_to_call_twice(
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         engine.run(make_batch([3]))
-
-
-@pytest.mark.parametrize(("backend", "num_streams"), [("onnxruntime", 1), ("openvino", 2)])
-def test_computes_as_many_batches_at_once_as_it_says(
-    backend: str, num_streams: int, load_engine: LoadEngine, make_batch: MakeBatch
-) -> None:
-    engine = load_engine(backend, num_threads=2)
-    assert (engine.num_streams, engine.has_express) == (num_streams, True)
-    batches = [make_batch([5, 40, 96] * 8, seed=seed) for seed in range(6)]
-    expected = [engine.run(batch)["embedding"] for batch in batches]
-    with ThreadPoolExecutor(num_streams + 1) as threads:
-        made = [one["embedding"] for one in threads.map(engine.run, batches * 5)]
-    np.testing.assert_allclose(made, expected * 5, rtol=0, atol=TOLERANCE)
-
-
-@pytest.mark.parametrize(("num_threads", "hidden_size"), [(1, 64), (3, 64), (2, 768)])
-def test_openvino_has_no_streams_where_they_do_not_pay(
-    num_threads: int, hidden_size: int, make_spec: MakeSpec
-) -> None:
-    outputs: tuple[OutputName, ...] = ("embedding", "pooled")
-    spec = make_spec(
-        "openvino",
-        num_threads=num_threads,
-        manifest={"hidden_size": hidden_size, "outputs": outputs},
-    )
-    assert get_backend("openvino").load(spec).num_streams == 1
 
 
 def test_a_failing_batch_is_an_engine_error_and_the_next_one_is_fine(

@@ -161,3 +161,16 @@ def test_a_negative_size_is_refused() -> None:
     with pytest.raises(InputError, match="max_cache_bytes=-1 must be at least 0") as caught:
         RuntimeConfig(max_cache_bytes=-1)
     assert caught.value.param == "max_cache_bytes"
+
+
+def test_a_size_with_room_for_nothing_is_refused(folder: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"max_cache_bytes=100 has no room.* at least \d+"
+    ) as caught:
+        Runtime(folder, config=RuntimeConfig(max_cache_bytes=100))
+    assert caught.value.param == "max_cache_bytes"
+    smallest = int(str(caught.value).partition("at least ")[2].split()[0])
+    with Runtime(folder, config=RuntimeConfig(max_cache_bytes=smallest)) as runtime:
+        item = EmbedRequest(inputs=[[5]])
+        runtime.submit(item).result(SECONDS)
+        assert runtime.stats().cache.entries == 1

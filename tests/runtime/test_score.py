@@ -67,6 +67,8 @@ class TestScore:
     def test_sides_that_do_not_fit(self, runtime: Runtime) -> None:
         with pytest.raises(InputError, match="2 queries and 3 documents cannot be paired"):
             runtime.score(["a", "b"], ["a", "b", "c"])
+        with pytest.raises(InputError, match="document 1 must be a text"):
+            runtime.score("a", ["a", 5])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
         with pytest.raises(InputError):
             runtime.score(["a", "b"], "c")
         with pytest.raises(InputError):

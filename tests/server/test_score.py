@@ -180,6 +180,8 @@ IMAGE = {"content": [{"type": "image_url", "image_url": {"url": "x"}}]}
         ({"queries": ["a", "b"], "documents": "c"}, LATER, None, "2 queries and 1"),
         ({"queries": "a", "documents": IMAGE}, LATER, None, "text only"),
         ({**PAIR, "queries": LONG}, LATER, "input_tokens", "truncate_prompt_tokens=-1"),
+        ({**PAIR, "queries": LONG}, LATER, "input_tokens", "query 0 has at least"),
+        ({**PAIR, "documents": ["b", LONG]}, LATER, "input_tokens", "document 1 has at least"),
         ({**PAIR, "max_tokens_per_doc": 64}, LATER, None, "max_tokens_per_doc=64"),
         ({**PAIR, "max_tokens_per_query": -1}, SCHEMA, "body.max_tokens_per_query", "-1"),
         ({**PAIR, "query_prompt_name": "nope"}, LATER, "prompt_name", "nope"),

@@ -112,11 +112,18 @@ def test_embed_sparse_gives_weights_of_tokens(sparse_runtime: Runtime) -> None:
     assert (post(client, "/", inputs=TEXTS) == answer) is is_splade
 
 
+def like(source: str, *sentences: str) -> dict[str, Any]:
+    return {"inputs": {"source_sentence": source, "sentences": list(sentences)}}
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "words"),
     [
         ("/embed", {"inputs": LONG}, 413, "in this API: truncate=true"),
         ("/rerank", {"query": "a", "texts": [LONG]}, 413, "in this API: truncate=true"),
+        ("/rerank", {"query": "a", "texts": [LONG]}, 413, "document 0 has at least"),
+        ("/similarity", like(LONG, "a"), 413, "source_sentence has at least"),
+        ("/similarity", like("a", LONG), 413, "sentence 0 has at least"),
         ("/rerank", {"query": 1, "texts": ["a"]}, 422, "query"),
         ("/rerank", {"query": "a", "texts": []}, 422, "texts"),
         ("/embed_all", {"inputs": [LONG]}, 413, "maximum context length is 64 tokens"),

@@ -1,8 +1,9 @@
 """OpenVINO on x86 CPUs: the fastest of the CPU engines, twice so in bfloat16."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from math import gcd
 from threading import Lock
 from types import ModuleType
 from typing import Any
@@ -29,14 +30,14 @@ _CAPABILITIES: dict[Precision, str] = {"fp16": "FP16", "bf16": "BF16"}
 # Channels of a token that share a scale where the library makes int8 of activations. Smaller groups
 # are slower; a whole token was up to 4 % faster, and the errors of all-MiniLM-L6-v2 grew by half.
 _GROUP_SIZE = 128
-# Hidden size up to which two streams pay for their second copy of the weights: all-MiniLM-L6-v2
-# (384) gains a tenth, a BERT of 768 nothing.
-_LARGEST_STREAMED = 512
+# Weights up to this size are held once more for each way they are computed: as many bytes as a
+# server may need unannounced, the moment that batches first meet.
+_MAX_COPIED_BYTES = 512 << 20
 _TYPES: dict[Precision, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 
 
 class OpenVinoEngine:
-    """A graph that is compiled for all threads, and for small models once more for streams.
+    """A graph that is compiled for all threads, and once more for streams where they pay.
 
     A batch that comes alone gets all threads. Batches that come together get a stream each, with a
     share of the threads: those of one batch wait for each other at every node, and all but one of
@@ -64,8 +65,9 @@ class OpenVinoEngine:
         widths = {name: _width(compiled.outputs[at]) for name, at in self._outputs.items()}
         check_signature(spec, inputs=self._input_names, widths=widths)
         self._manifest = spec.manifest
-        self.num_streams = _num_streams(spec)
-        self.has_express = self.num_streams > 1
+        # Each stream has as many threads as the others.
+        self.num_streams = gcd(spec.num_streams, self._num_threads)
+        self.has_express = _may_copy(spec)
         self._compile_graph: Callable[[int, int], Any] | None = compile_graph
         self._wide = compiled.create_infer_request()
         self._lock = Lock()
@@ -136,9 +138,19 @@ class OpenVinoEngine:
         return self._express
 
 
-def _num_streams(spec: LoadSpec) -> int:
-    is_small = spec.manifest.hidden_size <= _LARGEST_STREAMED
-    return 2 if is_small and _num_threads(spec) % 2 == 0 else 1
+def _stream_choices(spec: LoadSpec) -> Sequence[int]:
+    """List the powers of two that leave each stream as many threads as the others."""
+    if not _may_copy(spec):
+        return (1,)
+    num_threads = _num_threads(spec)
+    powers = (1 << exponent for exponent in range(num_threads.bit_length()))
+    return [power for power in powers if num_threads % power == 0]
+
+
+def _may_copy(spec: LoadSpec) -> bool:
+    return (
+        sum((spec.folder / name).stat().st_size for name in spec.entry.files) <= _MAX_COPIED_BYTES
+    )
 
 
 def _num_threads(spec: LoadSpec) -> int:
@@ -264,4 +276,5 @@ BACKEND = Backend(
     build=_build,
     load=_load,
     max_batch_tokens=1024,
+    stream_choices=_stream_choices,
 )

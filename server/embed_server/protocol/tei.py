@@ -132,6 +132,7 @@ class SimilarityBody(TeiBody):
             prompt_name=parameters.prompt_name,
             truncate=parameters.cut,
             normalize=True,
+            name_input=_name_sentence,
         )
 
 
@@ -152,6 +153,10 @@ class TeiErrorBody(BaseModel):
 Vectors: TypeAlias = list[list[float]]
 TokenVectors: TypeAlias = list[list[list[float]]]
 SparseVectors: TypeAlias = list[list[SparseValue]]
+
+
+def _name_sentence(index: int) -> str:
+    return f"sentence {index - 1}" if index else "source_sentence"
 
 
 def encode_vectors(result: EmbedResult) -> bytes:

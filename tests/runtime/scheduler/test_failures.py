@@ -170,7 +170,7 @@ def test_a_thread_that_dies_answers_everybody(
         raise SystemExit("the library called exit")
 
     if thread == "delivery":
-        monkeypatch.setattr("embed_runtime.scheduler._find_fault", die)
+        monkeypatch.setattr("embed_runtime.work.Work.answer", die)
     scheduler = start(fault, max_tokens=20)
     jobs = [submit(scheduler, *range(start, start + 5)) for start in range(0, 30, 5)]
     gate.wait_for_batch()

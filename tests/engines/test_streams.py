@@ -1,0 +1,120 @@
+"""Several batches at once: the same vectors, and each with its share of the threads."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embed_runtime.engines import Engine, LoadSpec, get_backend
+from embed_runtime.engines import openvino as backend
+from embed_runtime.types import Batch
+
+LoadEngine = Callable[..., Engine]
+MakeBatch = Callable[..., Batch]
+MakeSpec = Callable[..., LoadSpec]
+
+SECONDS = 30
+TOLERANCE = 1e-5
+
+
+@pytest.mark.parametrize(
+    ("backend", "wanted", "num_streams"),
+    [("onnxruntime", 2, 1), ("openvino", 1, 1), ("openvino", 2, 2)],
+)
+def test_computes_as_many_batches_at_once_as_it_says(
+    backend: str, wanted: int, num_streams: int, load_engine: LoadEngine, make_batch: MakeBatch
+) -> None:
+    engine = load_engine(backend, num_threads=2, num_streams=wanted)
+    assert (engine.num_streams, engine.has_express) == (num_streams, True)
+    batches = [make_batch([5, 40, 96] * 8, seed=seed) for seed in range(6)]
+    expected = [engine.run(batch)["embedding"] for batch in batches]
+    with ThreadPoolExecutor(num_streams + 1) as threads:
+        made = [one["embedding"] for one in threads.map(engine.run, batches * 5)]
+    np.testing.assert_allclose(made, expected * 5, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("num_threads", "wanted", "num_streams"),
+    [(1, 2, 1), (3, 2, 1), (4, 2, 2), (4, 3, 1), (6, 4, 2)],
+)
+def test_all_streams_have_as_many_threads(
+    num_threads: int, wanted: int, num_streams: int, load_engine: LoadEngine
+) -> None:
+    engine = load_engine("openvino", num_threads=num_threads, num_streams=wanted)
+    assert engine.num_streams == num_streams
+
+
+@pytest.mark.parametrize(
+    ("num_threads", "choices"), [(1, [1]), (2, [1, 2]), (6, [1, 2]), (8, [1, 2, 4, 8]), (7, [1])]
+)
+def test_choices_share_the_threads_evenly(
+    num_threads: int, choices: list[int], make_spec: MakeSpec
+) -> None:
+    spec = make_spec("openvino", num_threads=num_threads)
+    assert list(get_backend("openvino").stream_choices(spec)) == choices
+    assert list(get_backend("onnxruntime").stream_choices(spec)) == [1]
+
+
+def test_large_weights_are_not_held_twice(
+    make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec("openvino", num_threads=2)
+    num_bytes = sum((spec.folder / name).stat().st_size for name in spec.entry.files)
+    for limit, choices in ((num_bytes, [1, 2]), (num_bytes - 1, [1])):
+        monkeypatch.setattr(backend, "_MAX_COPIED_BYTES", limit)
+        assert list(get_backend("openvino").stream_choices(spec)) == choices
+        assert get_backend("openvino").load(spec).has_express == (len(choices) > 1)
+
+
+def test_a_lone_batch_has_all_threads_and_others_a_share(
+    make_spec: MakeSpec, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hold up one batch after another, and look at which way of computing each was given."""
+    library = pytest.importorskip("openvino")
+    entered, leave = threading.Semaphore(0), threading.Semaphore(0)
+    compiled: dict[Any, tuple[int, int]] = {}
+    used: list[tuple[int, int]] = []
+    compile_model, infer = library.Core.compile_model, library.InferRequest.infer
+
+    def compile_noting(core: Any, graph: Any, device: str, settings: dict[str, Any]) -> Any:
+        made = compile_model(core, graph, device, settings)
+        way = settings["NUM_STREAMS"], settings["INFERENCE_NUM_THREADS"]
+        create = made.create_infer_request
+
+        def create_noting() -> Any:
+            request = create()
+            compiled[id(request)] = way
+            return request
+
+        made.create_infer_request = create_noting
+        return made
+
+    def infer_slowly(request: Any, *inputs: Any, **options: Any) -> Any:
+        used.append(compiled[id(request)])
+        entered.release()
+        assert leave.acquire(timeout=SECONDS)
+        return infer(request, *inputs, **options)
+
+    monkeypatch.setattr(library.Core, "compile_model", compile_noting)
+    monkeypatch.setattr(library.InferRequest, "infer", infer_slowly)
+    engine = get_backend("openvino").load(make_spec("openvino", num_threads=2, num_streams=2))
+    assert list(compiled.values()) == [(1, 2)]
+    batch = make_batch([3])
+    with ExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(3))
+        running: list[Future[Any]] = []
+        for _ in range(3):
+            running.append(threads.submit(engine.run, batch))
+            assert entered.acquire(timeout=SECONDS)
+        # All threads for the first one; then a stream, one of two; then a single thread.
+        assert used == [(1, 2), (2, 2), (1, 1)]
+        leave.release(3)
+        for one in running:
+            one.result(SECONDS)
+        leave.release()
+        engine.run(batch)
+        assert used[3] == (1, 2)
