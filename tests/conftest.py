@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -179,18 +179,28 @@ def sparse_bundle(dummy_bundle: Callable[..., Path], dummy_tokenizer: Tokenizer)
 
 
 @pytest.fixture(scope="session")
-def load_original() -> Callable[[Path], Callable[..., FloatArray]]:
-    """Loads a checkpoint with Sentence-Transformers; gives its `encode`."""
+def load_model() -> Callable[..., Any]:
+    """Loads a checkpoint with Sentence-Transformers; keywords are that class's."""
 
-    def load(checkpoint: Path) -> Callable[..., FloatArray]:
+    def load_model(checkpoint: Path, **options: Any) -> Any:
         from sentence_transformers import SentenceTransformer
 
-        model = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
-        # Its overloads name types that the library leaves open.
-        encode = model.encode  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        return cast("Callable[..., FloatArray]", encode)
+        return SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True, **options)
 
-    return load
+    return load_model
+
+
+@pytest.fixture(scope="session")
+def load_original(
+    load_model: Callable[..., Any],
+) -> Callable[[Path], Callable[..., FloatArray]]:
+    """Loads a checkpoint with Sentence-Transformers; gives its `encode`."""
+
+    def load_original(checkpoint: Path) -> Callable[..., FloatArray]:
+        encode: Callable[..., FloatArray] = load_model(checkpoint).encode
+        return encode
+
+    return load_original
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
 from embed_export.config import ExportConfig
@@ -93,18 +92,13 @@ def test_without_files_the_family_decides(
     ("name", "pooling"), [("qwen3", "lasttoken"), ("gemma3-text", "mean_tokens")]
 )
 def test_sentence_transformers_agrees(
-    name: str, pooling: str, make_decoder: Make, export: Export
+    name: str, pooling: str, make_decoder: Make, export: Export, load_model: Callable[..., Any]
 ) -> None:
     dense = (48, 32) if name == "gemma3-text" else ()
     checkpoint = make_decoder(name, pooling=pooling, dense=dense).folder
-    model = SentenceTransformer(
-        str(checkpoint),
-        device="cpu",
-        local_files_only=True,
-        # Else it computes in the type that config.json names.
-        model_kwargs={"dtype": torch.float32},
-    )
-    expected: Array = model.encode(TEXTS, batch_size=1)  # pyright: ignore[reportUnknownMemberType]
+    # Else it computes in the type that config.json names.
+    model = load_model(checkpoint, model_kwargs={"dtype": torch.float32})
+    expected: Array = model.encode(TEXTS, batch_size=1)
     with Runtime(export(checkpoint)) as runtime:
         vectors = runtime.embed(TEXTS)
         alone = np.stack([runtime.embed(text) for text in TEXTS])
