@@ -179,6 +179,6 @@ def test_contributing_shows_files_as_they_are() -> None:
     guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     recipe = (ROOT / "export/embed_export/recipes/ernie.py").read_text(encoding="utf-8")
     assert f"```python\n{recipe}```" in guide
-    fixtures = (ROOT / "tests/export/conftest.py").read_text(encoding="utf-8")
+    families = (ROOT / "tests/export/families.py").read_text(encoding="utf-8")
     [entry] = re.findall(r'```python\n(    "ernie": Family\(\n.*?)```', guide, re.DOTALL)
-    assert entry in fixtures
+    assert entry in families

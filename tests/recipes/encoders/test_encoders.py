@@ -20,6 +20,7 @@ from embed_export.source import Source, read_source
 from embed_runtime import Runtime
 from embed_runtime.engines import BuildSpec, get_backend
 from embed_runtime.manifest import Dialect, Dimensions
+from tests.recipes.encoders.families import HEADS, HIDDEN, INNER, POSITIONS
 
 # Its types are loose.
 torch: Any = import_module("torch")
@@ -33,7 +34,6 @@ RunGraphs = Callable[..., Mapping[Dialect, Array]]
 RandomRows = Callable[..., list[list[int]]]
 Cosine = Callable[[Array, Array], float]
 
-HIDDEN, INNER, HEADS, POSITIONS = 32, 64, 4, 256
 LONG = 8192
 USUAL = ("hidden_size", "intermediate_size", "num_attention_heads")
 
