@@ -15,8 +15,8 @@ from benchmarks.reports.export import export_tables
 from benchmarks.reports.http import draw_http, http_tables
 from benchmarks.reports.mix import draw_mix, mix_tables
 from benchmarks.reports.scaling import draw_scaling, scaling_tables
-from benchmarks.reports.serving import serving_tables
-from benchmarks.reports.startup import startup_tables
+from benchmarks.reports.serving import draw_serving, serving_tables
+from benchmarks.reports.startup import draw_startup, startup_tables
 from benchmarks.results import AnyResult
 
 
@@ -57,7 +57,13 @@ def save_plot(result: AnyResult, path: Path) -> bool:
             figure = draw_mix(result)
         case ScalingResult():
             figure = draw_scaling(result)
-        case _:
+        case ServingResult():
+            figure = draw_serving(result)
+        case StartupResult():
+            figure = draw_startup(result)
+        case ExportResult():
             return False
+        case _:
+            assert_never(result)
     figure.savefig(path, dpi=150)  # pyright: ignore[reportUnknownMemberType] - untyped **kwargs
     return True

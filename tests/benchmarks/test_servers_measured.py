@@ -78,6 +78,7 @@ def test_a_start_is_measured_up_to_the_first_vector(tmp_path: Path) -> None:
         for start in (*one.server, *one.offline):
             assert start.seconds > 0
             assert start.resident_bytes > start.private_bytes > 2**20
+    assert [path.read_bytes()[:4] for path in tmp_path.glob("*.png")] == [b"\x89PNG"]
 
 
 def test_a_server_without_its_environment_is_left_out_with_a_word(
