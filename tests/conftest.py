@@ -1,4 +1,4 @@
-"""Fixtures every area may use: bundles that need no model, and exports that must be refused."""
+"""Fixtures every area may use: bundles that need no model, and whole exports."""
 
 import json
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
 from embed_runtime.bundle import describe_file, fingerprint, write_manifest
+from embed_runtime.engines import BuildSpec, BuiltEngine, get_backend
 from embed_runtime.manifest import (
     CHAT_TEMPLATE_NAME,
     TOKENIZER_NAME,
@@ -31,7 +32,7 @@ from embed_runtime.manifest import (
     TokenHead,
     TokenizerSpec,
 )
-from embed_runtime.types import FloatArray
+from embed_runtime.types import FloatArray, Precision
 
 MakeSparse = Callable[..., Path]
 
@@ -201,6 +202,50 @@ def load_original(
         return encode
 
     return load_original
+
+
+@pytest.fixture(scope="session")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Exports a checkpoint for ONNX Runtime and returns the bundle; keywords are the config's."""
+    from embed_export.config import ExportConfig
+    from embed_export.export import export_bundle
+
+    def export(checkpoint: Path, **options: Any) -> Path:
+        output = tmp_path_factory.mktemp("bundles") / "bundle"
+        options = {"engines": ("onnxruntime",), **options}
+        bundle, certificate = export_bundle(
+            ExportConfig(model=str(checkpoint), output=output, **options)
+        )
+        assert all(engine.passed for engine in certificate.engines)
+        return bundle
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def build_with_rtx() -> Callable[..., BuiltEngine]:
+    """Builds the graph that TensorRT-RTX takes of a source; skips where it cannot be built."""
+    from embed_export.build import build_engine
+    from embed_export.source import Source
+
+    def build_with_rtx(folder: Path, source: Source, precision: Precision) -> BuiltEngine:
+        backend = get_backend("tensorrt_rtx")
+        if not backend.probe().can_build:
+            pytest.skip(f"needs TensorRT-RTX: {backend.probe().reason}")
+        dialect = backend.dialect(precision)
+        return build_engine(
+            "tensorrt_rtx",
+            BuildSpec(
+                folder=folder,
+                graph=f"graphs/{dialect}.onnx",
+                dialect=dialect,
+                precision=precision,
+                max_tokens=source.spec.max_tokens,
+                num_layers=source.spec.shape.num_layers,
+            ),
+        )
+
+    return build_with_rtx
 
 
 @pytest.fixture

@@ -10,8 +10,6 @@ import numpy.typing as npt
 import pytest
 
 from embed_export import measure
-from embed_export.config import ExportConfig
-from embed_export.export import export_bundle
 from embed_export.limits import TOLERANCES
 from embed_export.recipes import recipes
 from embed_runtime import Runtime
@@ -48,18 +46,6 @@ def no_long_timing() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "_PASS_SECONDS", 0.01)
         yield
-
-
-@pytest.fixture(scope="module")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Exports a checkpoint for ONNX Runtime and returns the bundle."""
-
-    def export(checkpoint: Path, **settings: Any) -> Path:
-        output = tmp_path_factory.mktemp("bundles") / "bundle"
-        settings = {"engines": ("onnxruntime",), **settings}
-        return export_bundle(ExportConfig(model=str(checkpoint), output=output, **settings))[0]
-
-    return export
 
 
 def cosines(vectors: FloatArray, others: FloatArray) -> npt.NDArray[np.float64]:

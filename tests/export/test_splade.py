@@ -14,12 +14,10 @@ import pytest
 from safetensors.numpy import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
 
 from embed_export import measure, splade
-from embed_export.build import build_engine
 from embed_export.cli import main
 from embed_export.config import ExportConfig
 from embed_export.dialects import write_graphs
 from embed_export.errors import ExportError, ParityError, UnsupportedModelError
-from embed_export.export import export_bundle
 from embed_export.limits import TOLERANCES
 from embed_export.masked_lm import require_masked_lm
 from embed_export.modules import SpladePooling
@@ -29,13 +27,14 @@ from embed_export.verify import verify_bundle
 from embed_export.weights import Weights
 from embed_runtime import BundleError, Runtime
 from embed_runtime.certificate import read_certificate
-from embed_runtime.engines import BuildSpec, get_backend
+from embed_runtime.engines import BuiltEngine
 from embed_runtime.manifest import Sparse
 from embed_runtime.types import FloatArray, Precision
 
 MakeCheckpoint = Callable[..., Path]
 MakeSplade = Callable[..., Path]
 Export = Callable[..., Path]
+BuildWithRtx = Callable[..., BuiltEngine]
 
 TEXTS = [
     "a",
@@ -95,18 +94,6 @@ def make_splade(make_checkpoint: MakeCheckpoint) -> MakeSplade:
         return folder
 
     return make
-
-
-@pytest.fixture(scope="module")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
-    """Exports a checkpoint for ONNX Runtime and returns the bundle."""
-
-    def export(checkpoint: Path, **options: Any) -> Path:
-        output = tmp_path_factory.mktemp("bundles") / "bundle"
-        options = {"engines": ("onnxruntime",), **options}
-        return export_bundle(ExportConfig(model=str(checkpoint), output=output, **options))[0]
-
-    return export
 
 
 @pytest.fixture(scope="module")
@@ -370,25 +357,11 @@ def test_a_reference_that_lies(
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_tensorrt_rtx_builds_the_graph(
-    make_splade: MakeSplade, tmp_path: Path, precision: Precision
+    make_splade: MakeSplade, build_with_rtx: BuildWithRtx, tmp_path: Path, precision: Precision
 ) -> None:
-    backend = get_backend("tensorrt_rtx")
-    if not backend.probe().can_build:
-        pytest.skip(f"needs TensorRT-RTX: {backend.probe().reason}")
     source = read_source(ExportConfig(model=str(make_splade("bert", {})), precision=precision))
     write_graphs(tmp_path, source)
-    dialect = backend.dialect(precision)
-    built = build_engine(
-        "tensorrt_rtx",
-        BuildSpec(
-            folder=tmp_path,
-            graph=f"graphs/{dialect}.onnx",
-            dialect=dialect,
-            precision=precision,
-            max_tokens=source.spec.max_tokens,
-            num_layers=2,
-        ),
-    )
+    built = build_with_rtx(tmp_path, source, precision)
     assert (tmp_path / built.file).stat().st_size > 0
 
 

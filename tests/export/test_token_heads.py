@@ -16,9 +16,7 @@ from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariable
 
 from embed_export import measure, token_heads
 from embed_export.cli import main
-from embed_export.config import ExportConfig
 from embed_export.errors import ExportError, ParityError
-from embed_export.export import export_bundle
 from embed_export.limits import TOLERANCES
 from embed_export.probe import SPARSE_NAMES, TOKENS_NAME, read_reference
 from embed_export.token_heads import TokenHeads, find_token_heads
@@ -81,18 +79,6 @@ def make_m3(make_checkpoint: MakeCheckpoint) -> Callable[..., Path]:
         return folder
 
     return make
-
-
-@pytest.fixture(scope="module")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
-    """Exports a checkpoint for ONNX Runtime and returns the bundle."""
-
-    def export(checkpoint: Path, **options: Any) -> Path:
-        output = tmp_path_factory.mktemp("bundles") / "bundle"
-        options = {"engines": ("onnxruntime",), **options}
-        return export_bundle(ExportConfig(model=str(checkpoint), output=output, **options))[0]
-
-    return export
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from embed_export.config import ExportConfig
 from embed_export.errors import ExportError
-from embed_export.export import export_bundle
 from embed_export.limits import TOLERANCES
 from embed_runtime import Runtime
 
@@ -29,22 +27,6 @@ TEXTS = [
     "Instruct: find passages\nQuery: how do plants make sugar? " * 2,
     "Grüße aus München, 今日は良い天気です \U0001f642",
 ]
-
-
-@pytest.fixture(scope="module")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
-    """Exports a checkpoint for ONNX Runtime and returns the bundle."""
-
-    def export(checkpoint: Path, **settings: Any) -> Path:
-        output = tmp_path_factory.mktemp("bundles") / "bundle"
-        settings = {"engines": ("onnxruntime",), **settings}
-        bundle, certificate = export_bundle(
-            ExportConfig(model=str(checkpoint), output=output, **settings)
-        )
-        assert all(engine.passed for engine in certificate.engines)
-        return bundle
-
-    return export
 
 
 def baked(bundle: Path) -> Tokenizer:

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from embed_export.build import build_engine
 from embed_export.source import Source
-from embed_runtime.engines import BuildSpec, get_backend
+from embed_runtime.engines import BuiltEngine
 from embed_runtime.types import Precision
 
 NUM_LAYERS = 2
@@ -35,23 +34,10 @@ def test_every_attention_is_one_kernel(
     num_fused: int,
     make_decoder: Callable[..., Any],
     write: Callable[..., tuple[Path, Source]],
+    build_with_rtx: Callable[..., BuiltEngine],
 ) -> None:
-    backend = get_backend("tensorrt_rtx")
-    if not backend.probe().can_build:
-        pytest.skip(f"needs TensorRT-RTX: {backend.probe().reason}")
     sizes = {"hidden_size": 256, "intermediate_size": 512, "max_position_embeddings": 512}
     config = {**sizes, "head_dim": head_dim} if head_dim else sizes
     folder, source = write(make_decoder(name, config=config).folder, precision=precision)
-    dialect = backend.dialect(precision)
-    built = build_engine(
-        "tensorrt_rtx",
-        BuildSpec(
-            folder=folder,
-            graph=f"graphs/{dialect}.onnx",
-            dialect=dialect,
-            precision=precision,
-            max_tokens=source.spec.max_tokens,
-            num_layers=NUM_LAYERS,
-        ),
-    )
+    built = build_with_rtx(folder, source, precision)
     assert built.num_fused_attention == num_fused

@@ -11,14 +11,13 @@ import numpy.typing as npt
 import pytest
 from tokenizers import Tokenizer
 
-from embed_export.build import build_engine
 from embed_export.config import ExportConfig
 from embed_export.dialects import write_graphs
 from embed_export.export import export_bundle
 from embed_export.reference import run_original
 from embed_export.source import Source, read_source
 from embed_runtime import Runtime
-from embed_runtime.engines import BuildSpec, get_backend
+from embed_runtime.engines import BuiltEngine
 from embed_runtime.manifest import Dialect, Dimensions
 from tests.recipes.encoders.families import HEADS, HIDDEN, INNER, POSITIONS
 
@@ -185,28 +184,15 @@ def test_texts_as_long_as_the_model_takes(
 
 
 def test_tensorrt_rtx_makes_each_attention_one_kernel(
-    make: Make, tmp_path: Path, family: str
+    make: Make, build_with_rtx: Callable[..., BuiltEngine], tmp_path: Path, family: str
 ) -> None:
-    backend = get_backend("tensorrt_rtx")
-    if not backend.probe().can_build:
-        pytest.skip(f"needs TensorRT-RTX: {backend.probe().reason}")
     width, inner, heads = ("n_embd", "n_inner", "n_head") if "nomic" in family else USUAL
     # Two heads of 64, as the published models have them.
     source = make(family, **{width: 128, inner: 128, heads: 2}).source(precision="fp16")
     folder = tmp_path / "bundle"
     folder.mkdir()
     write_graphs(folder, source)
-    built = build_engine(
-        "tensorrt_rtx",
-        BuildSpec(
-            folder=folder,
-            graph="graphs/packed-fp16.onnx",
-            dialect="packed-fp16",
-            precision="fp16",
-            max_tokens=source.spec.max_tokens,
-            num_layers=source.spec.shape.num_layers,
-        ),
-    )
+    built = build_with_rtx(folder, source, "fp16")
     assert built.num_fused_attention == source.spec.shape.num_layers
 
 

@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from embed_export.build import build_engine
 from embed_export.source import Source
-from embed_runtime.engines import BuildSpec, get_backend
+from embed_runtime.engines import BuiltEngine
 
 Array = npt.NDArray[Any]
 Written = tuple[Path, Source]
@@ -24,22 +23,11 @@ def written(make_native: Callable[..., Path], write: Callable[..., Written]) -> 
     return write(make_native("mixtral", **SIZES), precision="fp16", convert="embed")
 
 
-def test_tensorrt_rtx_makes_attention_one_kernel(written: Written) -> None:
-    backend = get_backend("tensorrt_rtx")
-    if not backend.probe().can_build:
-        pytest.skip(f"needs TensorRT-RTX: {backend.probe().reason}")
+def test_tensorrt_rtx_makes_attention_one_kernel(
+    written: Written, build_with_rtx: Callable[..., BuiltEngine]
+) -> None:
     folder, source = written
-    built = build_engine(
-        "tensorrt_rtx",
-        BuildSpec(
-            folder=folder,
-            graph="graphs/packed-fp16.onnx",
-            dialect="packed-fp16",
-            precision="fp16",
-            max_tokens=source.spec.max_tokens,
-            num_layers=source.spec.shape.num_layers,
-        ),
-    )
+    built = build_with_rtx(folder, source, "fp16")
     assert built.num_fused_attention == source.spec.shape.num_layers == 1
 
 
