@@ -1,7 +1,7 @@
 """Fixtures every area may use: bundles that need no model, and whole exports."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -220,6 +220,17 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return bundle
 
     return export
+
+
+@pytest.fixture(scope="module")
+def short_timing() -> Iterator[None]:
+    """Times engines on a few texts only: the figure is there, and no test depends on it."""
+    from embed_export import measure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "_PASS_SECONDS", 0.01)
+        patch.setattr(measure, "_MAX_SPEED_TEXTS", 4)
+        yield
 
 
 @pytest.fixture(scope="session")

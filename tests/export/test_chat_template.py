@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from embed_export import measure
 from embed_export.checkpoint import open_checkpoint
 from embed_export.cli import main
 from embed_export.errors import ExportError
@@ -57,10 +56,8 @@ def test_a_huge_template_is_refused(make_checkpoint: MakeCheckpoint) -> None:
         resolve_tokenizer(open_checkpoint(str(checkpoint)))
 
 
-def test_an_export_stores_it(
-    make_checkpoint: MakeCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(measure, "_PASS_SECONDS", 0.01)
+@pytest.mark.usefixtures("short_timing")
+def test_an_export_stores_it(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     checkpoint, bundle = make_checkpoint("bert"), tmp_path / "out"
     set_template(checkpoint, TEMPLATE)
     assert main([str(checkpoint), "-o", str(bundle), "--engine", "onnxruntime"]) == 0

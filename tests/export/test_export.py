@@ -8,18 +8,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
 
-from embed_export import measure
 from embed_export.cli import main
 from embed_export.families import family_page, family_table
 from embed_export.recipes import recipes
 from embed_runtime.engines import backend_names
 
+pytestmark = pytest.mark.usefixtures("short_timing")
+
 MakeCheckpoint = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def no_long_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "_PASS_SECONDS", 0.01)
 
 
 def refused(capsys: pytest.CaptureFixture[str], checkpoint: Path, output: Path, *flags: str) -> str:

@@ -1,6 +1,6 @@
 """Bundles against the original: every recipe, every pooling mode, every precision, any company."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from embed_export import measure
 from embed_export.limits import TOLERANCES
 from embed_export.recipes import recipes
 from embed_runtime import Runtime
 from embed_runtime.manifest import PoolingMode
 from embed_runtime.types import FloatArray, Precision
+
+pytestmark = pytest.mark.usefixtures("short_timing")
 
 MakeCheckpoint = Callable[..., Path]
 Encode = Callable[..., FloatArray]
@@ -38,14 +39,6 @@ TEXTS = [
 ]
 # Rows and columns of padding that differ in every batch.
 SHAPES = [(1, 2), (3, 17), (4, 64), (2, 12), (1, 63)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_long_timing() -> Iterator[None]:
-    """Keep the certificate's timing short: speed is not what these tests are about."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "_PASS_SECONDS", 0.01)
-        yield
 
 
 def cosines(vectors: FloatArray, others: FloatArray) -> npt.NDArray[np.float64]:

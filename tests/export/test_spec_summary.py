@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
-from embed_export import measure
 from embed_export.cli import main
 from embed_export.config import ExportConfig
 from embed_export.source import read_source
@@ -51,13 +50,10 @@ def test_weights_of_words_are_said(make_checkpoint: MakeCheckpoint) -> None:
     assert "pooling" not in said
 
 
+@pytest.mark.usefixtures("short_timing")
 def test_the_command_says_it(
-    make_checkpoint: MakeCheckpoint,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(measure, "_PASS_SECONDS", 0.01)
     checkpoint = make_checkpoint("bert")
     assert main([str(checkpoint), "-o", str(tmp_path / "out"), "--engine", "onnxruntime"]) == 0
     assert f"BertModel: {say(checkpoint)}\n" in capsys.readouterr().out

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from safetensors.numpy import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
 
-from embed_export import measure, splade
+from embed_export import splade
 from embed_export.cli import main
 from embed_export.config import ExportConfig
 from embed_export.dialects import write_graphs
@@ -30,6 +30,8 @@ from embed_runtime.certificate import read_certificate
 from embed_runtime.engines import BuiltEngine
 from embed_runtime.manifest import Sparse
 from embed_runtime.types import FloatArray, Precision
+
+pytestmark = pytest.mark.usefixtures("short_timing")
 
 MakeCheckpoint = Callable[..., Path]
 MakeSplade = Callable[..., Path]
@@ -54,11 +56,9 @@ DECODERS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def small() -> Any:
-    """Cut even these vocabularies into several chunks, and time little."""
+    """Cut even these vocabularies into several chunks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(splade, "CHUNK_WORDS", 128)
-        patch.setattr(measure, "_PASS_SECONDS", 0.01)
-        patch.setattr(measure, "_MAX_SPEED_TEXTS", 4)
         yield
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
-from embed_export import measure, token_heads
+from embed_export import token_heads
 from embed_export.cli import main
 from embed_export.errors import ExportError, ParityError
 from embed_export.limits import TOLERANCES
@@ -25,6 +25,8 @@ from embed_export.weights import Weights
 from embed_runtime import BundleError, EmbedRequest, Runtime
 from embed_runtime.certificate import read_certificate
 from embed_runtime.types import FloatArray, Precision
+
+pytestmark = pytest.mark.usefixtures("short_timing")
 
 MakeCheckpoint = Callable[..., Path]
 Export = Callable[..., Path]
@@ -38,14 +40,6 @@ TEXTS = [
     "retrieval needs vectors that are right " * 9,
     "Grüße aus München, 今日は良い天気です \U0001f642",
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_long_timing() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "_PASS_SECONDS", 0.01)
-        patch.setattr(measure, "_MAX_SPEED_TEXTS", 4)
-        yield
 
 
 def make_heads(seed: int = 0) -> dict[str, Tensors]:

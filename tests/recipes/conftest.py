@@ -92,7 +92,7 @@ def families() -> dict[str, Family]:
 
 
 @pytest.fixture(scope="module")
-def fast_exports() -> Iterator[None]:
+def fast_exports(short_timing: None) -> Iterator[None]:
     """Build engines in this process, and time them hardly at all."""
 
     def build_here(backend: str, spec: BuildSpec) -> BuiltEngine:
@@ -103,7 +103,6 @@ def fast_exports() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "build_engine", build_here)
-        patch.setattr(measure, "_PASS_SECONDS", 0.01)
         # Reading the standard library for texts takes longer than anything else here.
         patch.setattr(measure, "real_texts", no_texts)
         yield

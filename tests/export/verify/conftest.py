@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from embed_export import measure
 from embed_export.probe import Reference
 from embed_runtime import Runtime
 from embed_runtime.engines import Availability, dummy
@@ -14,10 +13,9 @@ from embed_runtime.engines import Availability, dummy
 TEXTS = ("", "a", "the word", "water was here before the people came", "one " * 62, "two " * 90)
 
 
-@pytest.fixture(autouse=True)
-def short_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time engines on a few texts only: the figure is there, and nothing here depends on it."""
-    monkeypatch.setattr(measure, "_MAX_SPEED_TEXTS", 4)
+@pytest.fixture(scope="module", autouse=True)
+def timing(short_timing: None) -> None:
+    """Time engines on a few texts only, in every test here."""
 
 
 @pytest.fixture

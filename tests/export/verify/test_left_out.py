@@ -1,6 +1,6 @@
 """An engine that fails its proof is left out where nobody named it, and stops the export if not."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import msgspec
 import pytest
 
-from embed_export import export, measure
+from embed_export import export
 from embed_export.build import build_engine
 from embed_export.cli import main
 from embed_export.verify import verify_bundle
@@ -30,14 +30,6 @@ from embed_runtime.types import Batch, FloatArray, OutputName
 Outputs: TypeAlias = dict[OutputName, FloatArray]
 Run: TypeAlias = Callable[[Any, Batch], Outputs]
 Export: TypeAlias = Callable[..., int]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_long_timing() -> Iterator[None]:
-    """Keep the certificate's timing short: speed is not what these tests are about."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "_PASS_SECONDS", 0.01)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from embed_export import measure
 from embed_export.bundle import describe_files
 from embed_export.errors import ParityError
 from embed_export.probe import Reference, read_reference, write_reference
@@ -39,10 +38,9 @@ def open_bundle(request: pytest.FixtureRequest) -> Opener:
     return OPENERS[request.param]
 
 
-@pytest.fixture(autouse=True)
-def short_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time engines on a few texts only."""
-    monkeypatch.setattr(measure, "_MAX_SPEED_TEXTS", 4)
+@pytest.fixture(scope="module", autouse=True)
+def timing(short_timing: None) -> None:
+    """Time engines on a few texts only, in every test here."""
 
 
 @pytest.fixture(scope="session")
