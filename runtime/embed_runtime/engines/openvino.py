@@ -27,9 +27,9 @@ _EXTRA = "embed-runtime[openvino]"
 _DEVICE = "CPU"
 # What a CPU lists among its capabilities when it computes in these without emulation.
 _CAPABILITIES: dict[Precision, str] = {"fp16": "FP16", "bf16": "BF16"}
-# Channels of a token that share a scale where the library makes int8 of activations. Smaller groups
-# are slower; a whole token was up to 4 % faster, and the errors of all-MiniLM-L6-v2 grew by half.
-_GROUP_SIZE = 128
+# Fewest channels of a token that share a scale where the library makes int8 of activations: groups
+# of 32 or 64 cost more than they give.
+_SMALLEST_GROUP = 128
 # Weights up to this size are held once more for each way they are computed: as many bytes as a
 # server may need unannounced, the moment that batches first meet.
 _MAX_COPIED_BYTES = 512 << 20
@@ -207,7 +207,6 @@ def _load(spec: LoadSpec) -> Engine:
             "ENABLE_CPU_PINNING": False,
             # Said even for float32: the default is bfloat16 where the CPU has matrix units for it.
             "INFERENCE_PRECISION_HINT": (_TYPES[floats] if _supports(library, floats) else "f32"),
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP_SIZE if precision == "int8" else 0,
         }
     except MissingLibraryError as error:
         raise BundleError(f"{path}: {error}") from error
@@ -215,6 +214,9 @@ def _load(spec: LoadSpec) -> Engine:
         # Left to itself, the library offers the file to the parser of every format it knows.
         parser = library.frontend.FrontEndManager().load_by_framework("onnx")
         graph = parser.convert(parser.load(str(path)))
+        settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = (
+            _group_size(graph) if precision == "int8" else 0
+        )
 
         def compile_graph(num_streams: int, num_threads: int) -> Any:
             streams = {"NUM_STREAMS": num_streams, "INFERENCE_NUM_THREADS": num_threads}
@@ -225,6 +227,22 @@ def _load(spec: LoadSpec) -> Engine:
         raise BundleError(
             f"{path}: {_producer(library)} cannot load it: {one_line(error)}"
         ) from error
+
+
+def _group_size(graph: Any) -> int:
+    """Find the most channels that can share a scale in every product.
+
+    Each group of channels is multiplied and scaled by itself, so few of them are fast: with 384
+    channels instead of 128, all-MiniLM-L6-v2 takes 5 % less time, with 768 a BERT of that size 8 %
+    (benchmarks/LOG.md). A product whose channels do not divide into groups is left to floats.
+    """
+    shapes = (node.input(1).get_partial_shape() for node in graph.get_ops() if _is_product(node))
+    widths = [shape[0].get_length() for shape in shapes if shape.is_static and len(shape) == 2]
+    return max(gcd(*widths), _SMALLEST_GROUP)
+
+
+def _is_product(node: Any) -> bool:
+    return bool(node.get_type_name() == "MatMul")
 
 
 def _import() -> ModuleType:
