@@ -195,6 +195,20 @@ def test_a_signal_after_close_is_no_crash(
     assert (run.stdout, run.returncode) == ("interrupted\n", 0), run.stderr
 
 
+def test_int8_on_openvino_gives_each_token_its_own_values(
+    load_engine: LoadEngine, make_batch: MakeBatch, run_padded: Callable[..., dict[str, FloatArray]]
+) -> None:
+    """Sizes at which it fills up tokens and slots: 193 to 200, 90 to 96."""
+    batch = make_batch([90, 70, 33])
+    outputs = load_engine("openvino", "int8").run(batch)
+    expected = run_padded(batch, "int8")
+    for name in OUTPUTS:
+        assert outputs[name].shape == expected[name].shape
+        norms = np.linalg.norm(outputs[name], axis=1) * np.linalg.norm(expected[name], axis=1)
+        cosines = np.einsum("nd,nd->n", outputs[name], expected[name]) / norms
+        assert cosines.min() > 0.98, name
+
+
 @every_backend
 def test_close_is_safe_to_call_twice(
     backend: str, load_engine: LoadEngine, make_batch: MakeBatch

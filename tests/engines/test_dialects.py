@@ -9,7 +9,12 @@ import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embed_runtime.dialects import packed_input_names, packed_inputs, padded_inputs
+from embed_runtime.dialects import (
+    packed_input_names,
+    packed_inputs,
+    padded_inputs,
+    round_up,
+)
 from embed_runtime.manifest import (
     Dimensions,
     Manifest,
@@ -145,6 +150,45 @@ def test_adapters_are_said_for_each_token_where_tokens_are_packed() -> None:
     assert padded["adapter_ids"].tolist() == [1, -1, 0]
     assert {one["adapter_ids"].dtype for one in (packed, padded)} == {np.dtype(np.int64)}
     assert packed.keys() == packed_input_names(manifest)
+
+
+@given(
+    rows=st.lists(one_row, min_size=1, max_size=8),
+    factor=st.sampled_from([1, 9, 40]),
+    prompt=st.booleans(),
+)
+def test_rounder_sizes_hold_the_same_rows(rows: Rows, factor: int, prompt: bool) -> None:
+    manifest = make_manifest(Positions(), include_prompt=prompt)
+    manifest = msgspec.structs.replace(manifest, adapters=("query",))
+    batch = make_batch([(ids * factor, skipped) for ids, skipped in rows])
+    exact = packed_inputs(batch, manifest)
+    made = round_up(exact)
+    num_tokens, (num_rows, num_slots) = batch.num_tokens, exact["pad_index"].shape
+    more_tokens, more_slots = len(made["input_ids"]), made["pad_index"].shape[1]
+    assert num_tokens <= more_tokens <= num_tokens * 17 / 16
+    assert num_slots <= more_slots <= num_slots * 9 / 8
+    assert made.keys() == exact.keys()
+    for name, array in made.items():
+        assert array.dtype == exact[name].dtype, name
+        assert array.shape == ((num_rows, more_slots) if array.ndim == 2 else (more_tokens,)), name
+        if array.ndim == 2:
+            np.testing.assert_array_equal(array[:, :num_slots], exact[name])
+            assert not array[:, num_slots:].any()
+        elif name != "unpad_index":
+            np.testing.assert_array_equal(array[:num_tokens], exact[name])
+    # Every token finds its own slot again.
+    slots = made["unpad_index"][:num_tokens].astype(np.int64)
+    found = np.take(made["pad_index"], slots).tolist()
+    assert found == list(range(num_tokens))
+
+
+def test_few_sizes_are_left() -> None:
+    manifest = make_manifest(Positions(), include_prompt=True)
+    sizes = {
+        len(round_up(packed_inputs(make_batch([([3] * length, 0)]), manifest))["input_ids"])
+        for length in range(900, 1025)
+    }
+    assert sizes == {928, 960, 992, 1024}
 
 
 def test_the_batch_is_not_written_to() -> None:
