@@ -214,7 +214,7 @@ def _load(spec: LoadSpec) -> Engine:
     floats: Precision = "bf16" if precision == "int8" else precision
     try:
         library = _import()
-        settings = {
+        settings: dict[str, str | int] = {
             "PERFORMANCE_HINT": "LATENCY",
             # Two processes that pin their threads pin them to the same cores.
             "ENABLE_CPU_PINNING": False,
