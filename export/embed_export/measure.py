@@ -133,23 +133,30 @@ def _embed_shuffled(runtime: Runtime, probes: Sequence[_Probe]) -> FloatArray:
 
 
 def tokens_per_second(runtime: Runtime, texts: Sequence[str]) -> float:
-    """Time an engine on real text; growing towards a long enough pass warms it up.
+    """Time an engine on real text.
 
     Args:
         runtime: Serves the engine.
         texts: What to embed, where there is no documentation text on this machine.
     """
+    some = texts_for_a_pass(runtime, texts)
+    seconds = statistics.median(time_pass(runtime, some) for _ in range(3))
+    num_tokens = sum(output.num_tokens for output in runtime.encode(some, prompt=""))
+    return num_tokens / seconds
+
+
+def texts_for_a_pass(runtime: Runtime, texts: Sequence[str]) -> Sequence[str]:
+    """Take as much real text as is worth timing; growing towards that warms the engine up."""
     texts = real_texts(_MAX_SPEED_TEXTS) or texts
     count, seconds = 0, 0.0
     while count < len(texts) and seconds < _PASS_SECONDS:
         count = min(max(4, 2 * count), len(texts))
-        seconds = _time(runtime, texts[:count])
-    seconds = statistics.median(_time(runtime, texts[:count]) for _ in range(3))
-    num_tokens = sum(output.num_tokens for output in runtime.encode(texts[:count], prompt=""))
-    return num_tokens / seconds
+        seconds = time_pass(runtime, texts[:count])
+    return texts[:count]
 
 
-def _time(runtime: Runtime, texts: Sequence[str]) -> float:
+def time_pass(runtime: Runtime, texts: Sequence[str]) -> float:
+    """Embed texts in one call, and give the seconds it took."""
     start = time.perf_counter()
     if runtime.manifest.is_splade:
         runtime.encode(texts, task="sparse", prompt="")

@@ -1,12 +1,15 @@
 """How many batches an engine should compute at once: measured, since it depends on the machine."""
 
+import statistics
 from collections.abc import Callable, Sequence
 
-from embed_export.measure import tokens_per_second
+from embed_export.measure import texts_for_a_pass, time_pass
 from embed_runtime import Runtime
 
-# What more streams must gain to be worth another copy of the weights, and to be no accident.
+# What more streams must gain to be worth another copy of the weights, and to be no accident: other
+# work on a machine slows single passes by as much, which is why several take turns.
 _LEAST_GAIN = 1.03
+_ROUNDS = 5
 
 
 def choose_streams(
@@ -23,16 +26,16 @@ def choose_streams(
         EngineError: The engine failed.
     """
     best, *others = sorted(choices)
-    if not others:
-        return best
-    best_rate = _rate(best, open_runtime, texts)
     for num_streams in others:
-        rate = _rate(num_streams, open_runtime, texts)
-        if rate > _LEAST_GAIN * best_rate:
-            best, best_rate = num_streams, rate
+        with open_runtime(best) as one, open_runtime(num_streams) as other:
+            if _gain(one, other, texts) >= _LEAST_GAIN:
+                best = num_streams
     return best
 
 
-def _rate(num_streams: int, open_runtime: Callable[[int], Runtime], texts: Sequence[str]) -> float:
-    with open_runtime(num_streams) as runtime:
-        return tokens_per_second(runtime, texts)
+def _gain(one: Runtime, other: Runtime, texts: Sequence[str]) -> float:
+    """Say how many times as fast the other one is; they take turns."""
+    texts = texts_for_a_pass(one, texts)
+    time_pass(other, texts)
+    ratios = [time_pass(one, texts) / time_pass(other, texts) for _ in range(_ROUNDS)]
+    return statistics.median(ratios)

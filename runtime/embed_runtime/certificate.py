@@ -201,7 +201,7 @@ class Certificate(Record, kw_only=True):
         )
         speeds = "; ".join(
             f"{_name(proof)} {figures.tokens_per_second:,.0f} tokens/s"
-            f" on {machine.gpu or machine.cpu}"
+            f"{_streams(figures)} on {machine.gpu or machine.cpu}"
             for proof, figures, _, machine in proven
         )
         tasks = "; ".join(
@@ -280,6 +280,10 @@ def _at_least(limit: float | None) -> str:
 
 def _versions(versions: dict[str, str]) -> list[str]:
     return [f"{name} {version}" for name, version in sorted(versions.items())]
+
+
+def _streams(figures: Figures) -> str:
+    return "" if figures.num_streams == 1 else f" in {figures.num_streams} streams"
 
 
 def _batch_difference(figures: Figures) -> float:

@@ -27,12 +27,12 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
     def choices(_: LoadSpec) -> list[int]:
         return list(rates)
 
-    def rate(runtime: Runtime, _: object) -> float:
-        return rates[runtime.num_streams]
+    def time_pass(runtime: Runtime, _: object) -> float:
+        return 1 / rates[runtime.num_streams]
 
     backend = replace(DUMMY, load=load, stream_choices=choices)
     monkeypatch.setattr(dummy, "BACKEND", backend)
-    monkeypatch.setattr(streams, "tokens_per_second", rate)
+    monkeypatch.setattr(streams, "time_pass", time_pass)
     return rates
 
 
@@ -78,5 +78,5 @@ def test_a_single_choice_takes_no_time(
     def measure(*_: object) -> float:
         raise AssertionError("measured")
 
-    monkeypatch.setattr(streams, "tokens_per_second", measure)
+    monkeypatch.setattr(streams, "time_pass", measure)
     assert streams.choose_streams((1,), lambda _: Runtime(dummy_bundle()), ("a",)) == 1
