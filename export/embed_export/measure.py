@@ -71,8 +71,9 @@ def measure(runtime: Runtime, reference: Reference) -> Figures:
         num_non_finite=vectors.size - int(np.count_nonzero(finite)),
         num_texts=len(probes),
         num_tokens=int(num_tokens.sum()),
-        tokens_per_second=tokens_per_second(runtime, reference.texts),
-        num_streams=runtime.num_streams,
+        tokens_per_second=_tokens_per_second(
+            runtime, real_texts(_MAX_SPEED_TEXTS) or reference.texts
+        ),
         tasks=measure_tasks(runtime, reference),
     )
 
@@ -132,31 +133,18 @@ def _embed_shuffled(runtime: Runtime, probes: Sequence[_Probe]) -> FloatArray:
     return vectors[np.argsort(np.concatenate(halves))]
 
 
-def tokens_per_second(runtime: Runtime, texts: Sequence[str]) -> float:
-    """Time an engine on real text.
-
-    Args:
-        runtime: Serves the engine.
-        texts: What to embed, where there is no documentation text on this machine.
-    """
-    some = texts_for_a_pass(runtime, texts)
-    seconds = statistics.median(time_pass(runtime, some) for _ in range(3))
-    num_tokens = sum(output.num_tokens for output in runtime.encode(some, prompt=""))
-    return num_tokens / seconds
-
-
-def texts_for_a_pass(runtime: Runtime, texts: Sequence[str]) -> Sequence[str]:
-    """Take as much real text as is worth timing; growing towards that warms the engine up."""
-    texts = real_texts(_MAX_SPEED_TEXTS) or texts
+def _tokens_per_second(runtime: Runtime, texts: Sequence[str]) -> float:
+    """Time the engine on real text; growing towards a long enough pass warms it up."""
     count, seconds = 0, 0.0
     while count < len(texts) and seconds < _PASS_SECONDS:
         count = min(max(4, 2 * count), len(texts))
-        seconds = time_pass(runtime, texts[:count])
-    return texts[:count]
+        seconds = _time(runtime, texts[:count])
+    seconds = statistics.median(_time(runtime, texts[:count]) for _ in range(3))
+    num_tokens = sum(output.num_tokens for output in runtime.encode(texts[:count], prompt=""))
+    return num_tokens / seconds
 
 
-def time_pass(runtime: Runtime, texts: Sequence[str]) -> float:
-    """Embed texts in one call, and give the seconds it took."""
+def _time(runtime: Runtime, texts: Sequence[str]) -> float:
     start = time.perf_counter()
     if runtime.manifest.is_splade:
         runtime.encode(texts, task="sparse", prompt="")

@@ -11,8 +11,7 @@ from embed_export.errors import ParityError
 from embed_export.limits import find_shortfalls, limits_for
 from embed_export.measure import describe_machine, measure
 from embed_export.probe import Reference, read_reference, reference_names
-from embed_export.streams import choose_streams
-from embed_runtime import Runtime, RuntimeConfig
+from embed_runtime import Runtime
 from embed_runtime.bundle import locate_bundle, read_manifest, verify_files, write_manifest
 from embed_runtime.certificate import (
     Certificate,
@@ -21,7 +20,7 @@ from embed_runtime.certificate import (
     read_certificate,
     write_certificate,
 )
-from embed_runtime.engines import LoadSpec, get_backend
+from embed_runtime.engines import get_backend
 from embed_runtime.errors import BundleError, EmbedError, EngineError, NoEngineError
 from embed_runtime.manifest import EngineEntry, Manifest
 
@@ -192,15 +191,8 @@ def _prove(
     if backend.precision(manifest.precision) is None:
         reason = f"it cannot compute {manifest.precision} bundles on this machine"
         return msgspec.structs.replace(proof, reason=reason)
-
-    def open_runtime(num_streams: int) -> Runtime:
-        config = RuntimeConfig(num_streams=num_streams)
-        return Runtime(folder / entry.file, engine=entry.backend, config=config)
-
     try:
-        choices = backend.stream_choices(LoadSpec(folder=folder, manifest=manifest, entry=entry))
-        num_streams = choose_streams(choices, open_runtime, reference.texts)
-        with open_runtime(num_streams) as runtime:
+        with Runtime(folder / entry.file, engine=entry.backend) as runtime:
             figures = measure(runtime, reference)
     except NoEngineError as error:
         # A plan of another GPU or library waits for its machine; a graph runs on all of them.
@@ -262,10 +254,7 @@ def _with_proof(entry: EngineEntry, proof: EngineCertificate | None) -> EngineEn
     if proof is None or not proof.figures:
         return entry
     return msgspec.structs.replace(
-        entry,
-        certified=proof.passed,
-        tokens_per_second=proof.figures.tokens_per_second,
-        num_streams=proof.figures.num_streams,
+        entry, certified=proof.passed, tokens_per_second=proof.figures.tokens_per_second
     )
 
 

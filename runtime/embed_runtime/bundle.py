@@ -110,8 +110,7 @@ def fingerprint(entry: EngineEntry, *, graphs: Sequence[Graph], files: Mapping[s
     """Hash all that decides what an engine computes: where two agree, so do their vectors.
 
     Covers the bytes of the engine and of its graph, the library that built it, and what for;
-    not what was measured (`tokens_per_second`, `num_streams`, `certified`), and not
-    `entry.fingerprint` itself.
+    not the measurements (`tokens_per_second`, `certified`) and not `entry.fingerprint` itself.
     """
     names = {*entry.files}
     for graph in graphs:

@@ -78,7 +78,6 @@ class Figures(Record, kw_only=True):
         num_texts: Probe texts.
         num_tokens: Tokens of all probe texts, as the model read them.
         tokens_per_second: Real tokens, over documentation text in one call.
-        num_streams: Batches at once, with all of these figures; the fastest number.
         tasks: Figures of the bundle's other tasks, by name.
     """
 
@@ -93,7 +92,6 @@ class Figures(Record, kw_only=True):
     num_texts: int
     num_tokens: int
     tokens_per_second: float
-    num_streams: int = 1
     tasks: dict[Task, TaskFigures] = msgspec.field(default_factory=dict[Task, TaskFigures])
 
 
@@ -201,7 +199,7 @@ class Certificate(Record, kw_only=True):
         )
         speeds = "; ".join(
             f"{_name(proof)} {figures.tokens_per_second:,.0f} tokens/s"
-            f"{_streams(figures)} on {machine.gpu or machine.cpu}"
+            f" on {machine.gpu or machine.cpu}"
             for proof, figures, _, machine in proven
         )
         tasks = "; ".join(
@@ -280,10 +278,6 @@ def _at_least(limit: float | None) -> str:
 
 def _versions(versions: dict[str, str]) -> list[str]:
     return [f"{name} {version}" for name, version in sorted(versions.items())]
-
-
-def _streams(figures: Figures) -> str:
-    return "" if figures.num_streams == 1 else f" in {figures.num_streams} streams"
 
 
 def _batch_difference(figures: Figures) -> float:

@@ -20,7 +20,7 @@ class RuntimeConfig:
         default=None,
         metadata={
             "help": "batches computed at once, each with its share of the threads, where the engine"
-            " can (default: what was fastest when embed-export measured it)"
+            " can (default: 2 for small models on OpenVINO, else 1)"
         },
     )
     max_model_len: int | None = field(

@@ -177,7 +177,7 @@ def _load(
         manifest=manifest,
         entry=entry,
         num_threads=config.num_threads,
-        num_streams=config.num_streams or entry.num_streams,
+        num_streams=config.num_streams,
     )
     try:
         return backend.load(spec)

@@ -198,7 +198,6 @@ class EngineEntry(Record, kw_only=True):
         max_batch_tokens: Largest total of tokens in one batch; None if it has no limit of its own.
         num_fused_attention: Attention layers that became one kernel; None where not known.
         tokens_per_second: Measured at export on the machine that exported; None if not run there.
-        num_streams: Batches at once that were fastest there.
         certified: Whether the certificate holds figures of this very engine.
         fingerprint: SHA-256 over graph, weights, producer, precision and targets.
     """
@@ -214,7 +213,6 @@ class EngineEntry(Record, kw_only=True):
     max_batch_tokens: int | None = None
     num_fused_attention: int | None = None
     tokens_per_second: float | None = None
-    num_streams: int = 1
     certified: bool
     fingerprint: str
 

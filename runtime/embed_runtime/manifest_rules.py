@@ -179,8 +179,6 @@ def _engine_problems(manifest: Manifest) -> Iterator[str]:
                 f"engine {entry.backend!r} takes {limit} tokens in one batch, and one input may"
                 f" have {manifest.max_tokens}"
             )
-        if entry.num_streams < 1:
-            yield f"engine {entry.backend!r} has {entry.num_streams} streams, at least 1 is needed"
         if not _is_sha256(entry.fingerprint):
             yield f"engine {entry.backend!r} has no valid fingerprint"
 

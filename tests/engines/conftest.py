@@ -147,7 +147,7 @@ def make_spec(make_bundle: MakeBundle) -> MakeSpec:
         manifest: dict[str, Any] | None = None,
         entry: dict[str, Any] | None = None,
         num_threads: int = 1,
-        num_streams: int = 1,
+        num_streams: int | None = 1,
     ) -> LoadSpec:
         if backend == "openvino":
             pytest.importorskip("openvino")

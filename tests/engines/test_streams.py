@@ -11,7 +11,7 @@ import pytest
 
 from embed_runtime.engines import Engine, LoadSpec, get_backend
 from embed_runtime.engines import openvino as backend
-from embed_runtime.types import Batch
+from embed_runtime.types import Batch, OutputName
 
 LoadEngine = Callable[..., Engine]
 MakeBatch = Callable[..., Batch]
@@ -48,26 +48,28 @@ def test_all_streams_have_as_many_threads(
     assert engine.num_streams == num_streams
 
 
-@pytest.mark.parametrize(
-    ("num_threads", "choices"), [(1, [1]), (2, [1, 2]), (6, [1, 2]), (8, [1, 2, 4, 8]), (7, [1])]
-)
-def test_choices_share_the_threads_evenly(
-    num_threads: int, choices: list[int], make_spec: MakeSpec
+@pytest.mark.parametrize(("hidden_size", "num_streams"), [(384, 2), (768, 1)])
+def test_small_models_have_two_streams_if_nothing_is_said(
+    hidden_size: int, num_streams: int, make_spec: MakeSpec
 ) -> None:
-    spec = make_spec("openvino", num_threads=num_threads)
-    assert list(get_backend("openvino").stream_choices(spec)) == choices
-    assert list(get_backend("onnxruntime").stream_choices(spec)) == [1]
+    outputs: tuple[OutputName, ...] = ("embedding", "pooled")
+    spec = make_spec(
+        "openvino",
+        num_threads=2,
+        num_streams=None,
+        manifest={"hidden_size": hidden_size, "outputs": outputs},
+    )
+    assert get_backend("openvino").load(spec).num_streams == num_streams
 
 
-def test_large_weights_are_not_held_twice(
+def test_large_weights_are_not_held_once_more_for_queries(
     make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = make_spec("openvino", num_threads=2)
     num_bytes = sum((spec.folder / name).stat().st_size for name in spec.entry.files)
-    for limit, choices in ((num_bytes, [1, 2]), (num_bytes - 1, [1])):
+    for limit, has_express in ((num_bytes, True), (num_bytes - 1, False)):
         monkeypatch.setattr(backend, "_MAX_COPIED_BYTES", limit)
-        assert list(get_backend("openvino").stream_choices(spec)) == choices
-        assert get_backend("openvino").load(spec).has_express == (len(choices) > 1)
+        assert get_backend("openvino").load(spec).has_express == has_express
 
 
 def test_a_lone_batch_has_all_threads_and_others_a_share(

@@ -145,15 +145,6 @@ def test_sums_up_in_five_lines(certificate: Certificate) -> None:
     assert "7,612 tokens/s on AMD EPYC" in speed
 
 
-def test_several_streams_are_told(certificate: Certificate) -> None:
-    proven = certificate.engines[0]
-    assert proven.figures
-    figures = msgspec.structs.replace(proven.figures, num_streams=4)
-    proven = msgspec.structs.replace(proven, figures=figures)
-    certificate = msgspec.structs.replace(certificate, engines=(proven,))
-    assert "7,612 tokens/s in 4 streams on AMD EPYC" in certificate.summary()
-
-
 def test_other_tasks_have_a_line_with_limits_of_their_own(certificate: Certificate) -> None:
     proven = certificate.engines[0]
     assert proven.figures

@@ -1,7 +1,7 @@
 """Engine backends: one file each, and the folder is the registry."""
 
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -107,19 +107,14 @@ class LoadSpec:
         manifest: Its manifest.
         entry: The engine to load.
         num_threads: Threads of all its streams together; None for one per physical core.
-        num_streams: Batches to compute at once, where the engine can.
+        num_streams: Batches to compute at once, where the engine can; None for what it finds best.
     """
 
     folder: Path
     manifest: Manifest
     entry: EngineEntry
     num_threads: int | None = None
-    num_streams: int = 1
-
-
-def one_stream(_: LoadSpec) -> Sequence[int]:
-    """Leave no choice, for engines that compute one batch at a time."""
-    return (1,)
+    num_streams: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +129,6 @@ class Backend:
         build: Turns a graph into an engine; runs in a child process that exits afterwards.
         load: Opens an engine; raises BundleError when it was built for something else.
         max_batch_tokens: Tokens in one batch that keep this device busy.
-        stream_choices: Numbers of streams worth comparing on this machine.
     """
 
     extra: str
@@ -144,7 +138,6 @@ class Backend:
     build: Callable[[BuildSpec], BuiltEngine]
     load: Callable[[LoadSpec], Engine]
     max_batch_tokens: int
-    stream_choices: Callable[[LoadSpec], Sequence[int]] = one_stream
 
 
 def backend_names() -> list[str]:
