@@ -27,8 +27,8 @@ _EXTRA = "embed-runtime[openvino]"
 _DEVICE = "CPU"
 # What a CPU lists among its capabilities when it computes in these without emulation.
 _CAPABILITIES: dict[Precision, str] = {"fp16": "FP16", "bf16": "BF16"}
-# Fewest channels of a token that share a scale where the library makes int8 of activations: groups
-# of 32 or 64 cost more than they give.
+# Fewest channels of a token that share a scale where the library makes int8 of activations: smaller
+# groups are slower.
 _SMALLEST_GROUP = 128
 # Weights up to this size are held once more for each way they are computed: as many bytes as a
 # server may need unannounced, the moment that batches first meet.
