@@ -19,8 +19,9 @@ class RuntimeConfig:
     num_streams: int | None = field(
         default=None,
         metadata={
-            "help": "batches computed at once, each with its share of the threads, where the engine"
-            " can (default: 2 for small models on OpenVINO, else 1)"
+            "help": "batches computed at once, each with an equal share of the threads, so a number"
+            " that divides them (default: 2 for small models on OpenVINO, else 1; other engines"
+            " compute one)"
         },
     )
     max_model_len: int | None = field(

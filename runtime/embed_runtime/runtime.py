@@ -49,7 +49,6 @@ class Runtime:
         tokenizer: The bundle's tokenizer.
         max_batch_tokens: Tokens in one batch.
         max_queue_tokens: Tokens that may wait.
-        num_streams: Batches the engine computes at once.
         skipped_engines: One line for each engine the bundle prefers to this one: why it was
             skipped.
     """
@@ -79,7 +78,6 @@ class Runtime:
         self.skipped_engines = bundle.skipped
         self.max_batch_tokens = bundle.max_batch_tokens
         self.max_queue_tokens = config.max_queue_tokens or _QUEUE_BATCHES * bundle.max_batch_tokens
-        self.num_streams = bundle.engine.num_streams
         self._scheduler = Scheduler(
             bundle.engine,
             limits=Limits.for_model(

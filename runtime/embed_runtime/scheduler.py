@@ -16,8 +16,7 @@ from embed_runtime.work import Work
 
 # A request counts as small up to this share of a full batch; one input alone always does.
 _SMALL_SHARE = 0.25
-# A batch that took the engine no longer than this is delivered by the engine's own thread, because
-# waking the other one would take as long.
+# A batch as quick as this is delivered by the engine's own thread: waking the other takes as long.
 _QUICK_SECONDS = 0.0005
 
 
