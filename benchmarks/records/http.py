@@ -12,11 +12,13 @@ class AlonePass(Record, frozen=True, kw_only=True):
     Attributes:
         texts_per_second: All of them in one call of `Runtime.embed`.
         embed_milliseconds: Median of one text in a call of `Runtime.embed`.
+        cached_milliseconds: The same, of a text whose vector the result cache has.
         engine_milliseconds: Median of one text, already tokens, in a call of the engine.
     """
 
     texts_per_second: float
     embed_milliseconds: float
+    cached_milliseconds: float
     engine_milliseconds: float
 
 

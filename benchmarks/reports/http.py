@@ -123,18 +123,19 @@ def _many_row(one: HttpSystem, peer: HttpSystem | None) -> tuple[str, ...]:
 def _one_table(result: HttpResult) -> str:
     header = (
         "system", "engine", "precision", "requests/s", "p50", "p99", "engine alone",
-        "`Runtime.embed`", "p50 above the engine",
+        "`Runtime.embed`", "from its result cache", "p50 above the engine",
     )  # fmt: skip
     return table(header, map(_one_row, result.systems))
 
 
 def _one_row(one: HttpSystem) -> tuple[str, ...]:
     p50 = _p50(one.one)
-    engine = embed = above = _NOT_MEASURED
+    engine = embed = cached = above = _NOT_MEASURED
     if one.alone:
         milliseconds = _median(one.alone, lambda alone: alone.engine_milliseconds)
         engine, above = f"{milliseconds:,.2f} ms", f"{p50 - milliseconds:,.2f} ms"
         embed = f"{_median(one.alone, lambda alone: alone.embed_milliseconds):,.2f} ms"
+        cached = f"{_median(one.alone, lambda alone: alone.cached_milliseconds):,.2f} ms"
     return (
         one.name,
         one.engine,
@@ -144,5 +145,6 @@ def _one_row(one: HttpSystem) -> tuple[str, ...]:
         f"{_p99(one.one):,.2f} ms",
         engine,
         embed,
+        cached,
         above,
     )
