@@ -11,9 +11,11 @@ from embed_runtime.types import Precision
 MakeSpec = Callable[..., LoadSpec]
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_weights_of_16_bits_are_not_widened(
-    precision: Precision, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("precision", "stored"), [("bf16", "bf16"), ("fp16", "f16"), ("int8", "i8")]
+)
+def test_weights_are_not_widened(
+    precision: Precision, stored: str, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Products take them as they are stored: nothing holds them in float32 in between."""
     library = pytest.importorskip("openvino")
@@ -35,7 +37,7 @@ def test_weights_of_16_bits_are_not_widened(
         for node in graph.get_ops()
         if node.get_rt_info()["layerType"].astype(str) == "Const" and _is_matrix(node)
     }
-    assert weights == {precision}
+    assert weights == {stored}
 
 
 def _is_matrix(node: Any) -> bool:

@@ -40,6 +40,7 @@ _LARGEST_STREAMED = 512
 # (openvino, decompression.hpp: the attribute's name and version).
 _DECOMPRESSION = "decompression_0"
 _TYPES: dict[Precision, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+_NARROW_TYPES = ("f16", "bf16")
 
 
 class OpenVinoEngine:
@@ -253,7 +254,7 @@ def _keep_weights_narrow(graph: Any) -> None:
     products are computed in float32, weights that are wide before are faster (benchmarks/LOG.md).
     """
     for node in graph.get_ops():
-        if node.get_type_name() == "Convert" and _is_constant(node.input_value(0).get_node()):
+        if node.get_type_name() == "Convert" and _is_narrow_weight(node.input_value(0)):
             node.get_rt_info()[_DECOMPRESSION] = ""
 
 
@@ -269,8 +270,10 @@ def _group_size(graph: Any) -> int:
     return max(gcd(*widths), _SMALLEST_GROUP)
 
 
-def _is_constant(node: Any) -> bool:
-    return bool(node.get_type_name() == "Constant")
+def _is_narrow_weight(value: Any) -> bool:
+    """Tell weights of 16 bits; those of 8 the library finds by itself, unless they are marked."""
+    is_constant = value.get_node().get_type_name() == "Constant"
+    return is_constant and value.get_element_type().get_type_name() in _NARROW_TYPES
 
 
 def _is_product(node: Any) -> bool:
