@@ -67,7 +67,8 @@ class Scheduler:
         self._num_running = 0
         self._num_busy_tokens = 0
         self._num_streams = engine.num_streams
-        self._num_open = engine.num_streams + engine.has_express
+        self._has_express = engine.run_express is not None
+        self._num_open = engine.num_streams + self._has_express
         self._closed: ClosedError | None = None
         self._is_broken = False
         self._totals = SchedulerStats()
@@ -79,7 +80,7 @@ class Scheduler:
             threading.Thread(target=self._guard, args=(loop,), name=name, daemon=True)
             for loop, name in (
                 *[(run_next, "embed-engine")] * self._num_streams,
-                *[(run_small, "embed-express")] * engine.has_express,
+                *[(run_small, "embed-express")] * self._has_express,
                 (self._run_delivery, "embed-delivery"),
             )
         ]
@@ -203,7 +204,7 @@ class Scheduler:
     def _may_express(self) -> bool:
         """Tell whether small requests wait for the thread of their own."""
         is_long = self._num_large == self._num_streams
-        return self._engine.has_express and is_long and self._waiting.has_small
+        return self._has_express and is_long and self._waiting.has_small
 
     def _may_prepare(self) -> bool:
         """Tell whether a batch should be prepared while the engine runs.
@@ -221,7 +222,7 @@ class Scheduler:
         """Take the next batch out of the queue, failed ones first."""
         work = self._retries.popleft() if self._retries and not small_only else None
         if work is None and (rows := self._waiting.take(self._share(), small_only=small_only)):
-            work = Work(rows, is_small=rows[0].is_small)
+            work = Work(rows, is_small=rows[0].is_small, is_express=small_only)
         if work is not None:
             self._num_running += work.num_inputs
             self._space.notify_all()

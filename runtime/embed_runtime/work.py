@@ -21,18 +21,25 @@ class Work:
         num_inputs: Inputs that wanted its results when it was made.
         job: The only job it is for, where a batch failed and each of its jobs is tried alone.
         is_small: Whether it is of small requests.
+        is_express: Whether it passes large ones, in the thread that there is for that.
         batch: The rows laid out for the engine; None before that.
         error: Why there are no results.
         seconds: Time in the engine.
     """
 
     def __init__(
-        self, rows: list[Row[Target]], *, job: Job | None = None, is_small: bool = False
+        self,
+        rows: list[Row[Target]],
+        *,
+        job: Job | None = None,
+        is_small: bool = False,
+        is_express: bool = False,
     ) -> None:
         self.rows = rows
         self.num_inputs = sum(row.num_wanted for row in rows)
         self.job = job
         self.is_small = is_small
+        self.is_express = is_express
         self.batch: Batch | None = None
         self.error: Exception | None = None
         self.seconds = 0.0
@@ -47,9 +54,11 @@ class Work:
     def run(self, engine: Engine) -> Batch:
         """Have the engine compute it; what that raises is kept in `error`."""
         batch = self.collate()
+        run = engine.run_express if self.is_express else engine.run
+        assert run is not None
         started = time.perf_counter()
         try:
-            self._outputs = engine.run(batch)
+            self._outputs = run(batch)
         except Exception as error:  # noqa: BLE001, engines raise what their library does
             self.error = error
         self.seconds = time.perf_counter() - started

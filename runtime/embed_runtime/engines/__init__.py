@@ -5,11 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from embed_runtime.errors import BundleError
 from embed_runtime.manifest import Device, Dialect, EngineEntry, Manifest
 from embed_runtime.types import Batch, FloatArray, OutputName, Precision
+
+RunBatch: TypeAlias = Callable[[Batch], dict[OutputName, FloatArray]]
 
 
 class Engine(Protocol):
@@ -17,12 +19,18 @@ class Engine(Protocol):
 
     Attributes:
         num_streams: As many threads may call `run` at once, and pay off.
-        has_express: Whether one more may, with a small batch that would else wait for large ones;
-            it takes its share of the processor from them.
     """
 
     num_streams: int
-    has_express: bool
+
+    @property
+    def run_express(self) -> RunBatch | None:
+        """How one more thread runs a small batch that would else wait for large ones.
+
+        It takes its share of the processor from them, and they wait for nothing else. None where
+        the engine cannot.
+        """
+        ...
 
     def run(self, batch: Batch) -> dict[OutputName, FloatArray]:
         """Compute `batch.outputs`.

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from embed_runtime.dialects import packed_inputs
-from embed_runtime.engines import Availability, BuildSpec, BuiltEngine, LoadSpec
+from embed_runtime.engines import Availability, BuildSpec, BuiltEngine, LoadSpec, RunBatch
 from embed_runtime.engines._cores import num_usable_cores
 from embed_runtime.engines._library import MissingLibraryError, import_library, one_line
 from embed_runtime.engines._signature import check_signature
@@ -90,8 +90,12 @@ class OnnxRuntimeEngine:
         self._manifest = spec.manifest
         self._errors = errors
         self._input_names = [one.name for one in session.get_inputs()]
-        # Calls share a session's threads, and its weights.
-        self.has_express = spec.entry.device == "cpu"
+        self._is_on_cpu = spec.entry.device == "cpu"
+
+    @property
+    def run_express(self) -> RunBatch | None:
+        """The same: calls share a session's threads, and its weights; see `Engine.run_express`."""
+        return self.run if self._is_on_cpu else None
 
     def run(self, batch: Batch) -> dict[OutputName, FloatArray]:
         """Compute `batch.outputs`; see `Engine.run`."""

@@ -58,7 +58,7 @@ class TensorRtEngine:
     """
 
     num_streams = 1
-    has_express = False
+    run_express = None
 
     def __init__(self, trt: Trt, engine: Trt, spec: LoadSpec, log: Log, device: Device) -> None:
         self._manifest = spec.manifest

@@ -14,6 +14,7 @@ from embed_runtime.engines import (
     BuiltEngine,
     Engine,
     LoadSpec,
+    RunBatch,
 )
 from embed_runtime.manifest import Dialect
 from embed_runtime.types import Batch, FloatArray, IntArray, OutputName, Precision
@@ -27,7 +28,7 @@ class DummyEngine:
     """Hashes token ids into vectors; a row depends on its own ids, skipped count and adapter."""
 
     num_streams = 1
-    has_express = False
+    run_express: RunBatch | None = None
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """OpenVINO on x86 CPUs: the fastest of the CPU engines, twice so in bfloat16."""
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from math import gcd
 from threading import Lock
@@ -16,6 +16,7 @@ from embed_runtime.engines import (
     BuiltEngine,
     Engine,
     LoadSpec,
+    RunBatch,
 )
 from embed_runtime.engines._cores import num_usable_cores
 from embed_runtime.engines._library import MissingLibraryError, import_library, one_line
@@ -48,7 +49,7 @@ class OpenVinoEngine:
 
     A batch that comes alone gets all threads. Batches that come together get a stream each, with a
     share of the threads: those of one batch wait for each other at every node, and all but one of
-    them while Python makes the next batch. One that comes beside those gets a single thread of its
+    them while Python makes the next batch. A small one beside those gets a single thread of its
     own, which waits for nobody, where several would wait for each other behind all the others.
     Streams have weights of their own, so they are opened when they are first needed.
     """
@@ -77,18 +78,34 @@ class OpenVinoEngine:
         self._is_int8 = spec.entry.precision == "int8"
         # Each stream has as many threads as the others.
         self.num_streams = gcd(spec.num_streams or _best_streams(spec), self._num_threads)
-        self.has_express = _may_copy(spec)
+        self._has_express = _may_copy(spec)
         self._compile_graph: Callable[[int, int], Any] | None = compile_graph
         self._wide = compiled.create_infer_request()
+        self._express: Any = None
         self._lock = Lock()
-        # All below is guarded by the lock.
+        # Both are guarded by the lock.
         self._num_running = 0
         self._narrow: list[Any] | None = None
-        self._express: Any = None
-        self._is_express_free = True
+
+    @property
+    def run_express(self) -> RunBatch | None:
+        """Compute a small batch in a thread of its own; see `Engine.run_express`."""
+        return self._run_express if self._has_express else None
 
     def run(self, batch: Batch) -> dict[OutputName, FloatArray]:
         """Compute `batch.outputs`; see `Engine.run`."""
+        return self._run(batch, self._lend_request)
+
+    def close(self) -> None:
+        """Free the requests, and the graphs with them."""
+        self._wide = self._narrow = self._express = self._compile_graph = None
+
+    def _run_express(self, batch: Batch) -> dict[OutputName, FloatArray]:
+        return self._run(batch, self._lend_express)
+
+    def _run(
+        self, batch: Batch, lend: Callable[[], AbstractContextManager[Any]]
+    ) -> dict[OutputName, FloatArray]:
         if self._compile_graph is None:
             raise EngineError("the engine is closed")
         made = packed_inputs(batch, self._manifest)
@@ -96,7 +113,7 @@ class OpenVinoEngine:
             made = round_up(made)
         feeds = {name: made[name] for name in self._input_names}
         try:
-            with self._lend_request() as request:
+            with lend() as request:
                 request.infer(feeds, share_inputs=True, share_outputs=True)
                 # The request writes its next results into the same memory.
                 return {
@@ -110,33 +127,18 @@ class OpenVinoEngine:
         values: FloatArray = request.get_output_tensor(self._outputs[name]).data
         return values
 
-    def close(self) -> None:
-        """Free the requests, and the graphs with them."""
-        self._wide = self._narrow = self._express = self._compile_graph = None
-
     @contextmanager
     def _lend_request(self) -> Generator[Any]:
-        """Lend the request with all threads while nobody else has one, else one with a stream.
-
-        One caller more than there are streams is a small batch beside large ones: it gets the
-        single thread, and these never do.
-        """
+        """Lend the request with all threads while nobody else has one, else one with a stream."""
         with self._lock:
-            if not self._num_running:
-                request = self._wide
-            elif self._num_running >= self.num_streams and self._is_express_free:
-                request = self._take_express()
-            else:
-                request = self._take_narrow()
+            request = self._take_narrow() if self._num_running else self._wide
             self._num_running += 1
         try:
             yield request
         finally:
             with self._lock:
                 self._num_running -= 1
-                if request is self._express:
-                    self._is_express_free = True
-                elif request is not self._wide and self._narrow is not None:
+                if request is not self._wide and self._narrow is not None:
                     self._narrow.append(request)
 
     def _take_narrow(self) -> Any:
@@ -146,12 +148,13 @@ class OpenVinoEngine:
             self._narrow = [compiled.create_infer_request() for _ in range(self.num_streams)]
         return self._narrow.pop()
 
-    def _take_express(self) -> Any:
+    @contextmanager
+    def _lend_express(self) -> Generator[Any]:
+        """Lend the request with a single thread, which one caller at a time asks for."""
         if self._express is None:
             assert self._compile_graph is not None
             self._express = self._compile_graph(1, 1).create_infer_request()
-        self._is_express_free = False
-        return self._express
+        yield self._express
 
 
 def _num_rows(batch: Batch, name: OutputName) -> int:

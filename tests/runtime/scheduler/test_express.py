@@ -24,13 +24,16 @@ FailsOn = Callable[[int], Fault]
 
 
 @pytest.fixture
-def scheduler(gate: Any) -> Iterator[Scheduler]:
-    class Engine(DummyEngine):
-        num_streams = 2
-        has_express = True
+def scheduler(gate: Any, fails_on: FailsOn) -> Iterator[Scheduler]:
+    def hold_up_or_fail(batch: Batch, outputs: Outputs) -> None:
+        gate(batch, outputs)
+        fails_on(POISON)(batch, outputs)
 
+    engine = DummyEngine(dimensions=8, hidden_size=4, normalize=True, fault=hold_up_or_fail)
+    engine.num_streams = 2
+    engine.run_express = engine.run
     scheduler = Scheduler(
-        Engine(dimensions=8, hidden_size=4, normalize=True, fault=gate),
+        engine,
         limits=Limits(max_tokens=100, max_padding=1 << 60),
         max_queue_tokens=1 << 40,
     )
@@ -81,20 +84,8 @@ def test_what_waits_for_a_small_batch_waits(
 
 
 def test_a_small_request_that_fails_fails_alone(
-    gate: Any,
-    submit: Submit,
-    fails_on: FailsOn,
-    scheduler: Scheduler,
-    monkeypatch: pytest.MonkeyPatch,
+    gate: Any, submit: Submit, scheduler: Scheduler
 ) -> None:
-    run = DummyEngine.run
-
-    def poisoned(engine: DummyEngine, batch: Batch) -> Outputs:
-        outputs = run(engine, batch)
-        fails_on(POISON)(batch, outputs)
-        return outputs
-
-    monkeypatch.setattr(DummyEngine, "run", poisoned)
     bulk = submit(scheduler, *range(40), length=10)
     for _ in range(2):
         gate.wait_for_batch()
