@@ -24,6 +24,8 @@ class Job(Future[EmbedResult]):
         use_cache: Whether that may come from the result cache and stay there.
         num_inputs: N.
         num_tokens: Tokens of all inputs.
+        missing: Indexes of the inputs that the engine must compute; None before the result cache
+            was asked for them.
         is_open: Whether it is still to be settled.
     """
 
@@ -55,6 +57,7 @@ class Job(Future[EmbedResult]):
         self.num_inputs = len(inputs)
         num_tokens = [len(item.input_ids) for item in inputs]
         self.num_tokens = sum(num_tokens)
+        self.missing: Sequence[int] | None = None
         self.is_open = True
         self.on_cancel: Callable[[Job], None] | None = None
         self._num_missing = len(inputs)
@@ -81,13 +84,16 @@ class Job(Future[EmbedResult]):
         """Take the output of one input; see `Gathering.receive`.
 
         Returns:
-            Whether that was the last one missing.
+            Whether that was the last one missing. False where the job was settled meanwhile: its
+            caller may cancel it in any thread, at any time.
 
         Raises:
             EngineError: There is no memory for it.
         """
-        assert self._gathering is not None
-        self._gathering.receive(index, values, input_ids)
+        gathering = self._gathering
+        if gathering is None:
+            return False
+        gathering.receive(index, values, input_ids)
         self._num_missing -= 1
         return not self._num_missing
 

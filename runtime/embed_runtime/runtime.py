@@ -92,10 +92,10 @@ class Runtime:
             self.manifest, self.tokenizer, num_threads=config.num_tokenizer_threads
         )
         self._streamer = Streamer(
+            self.manifest,
             self._preparer,
             self._scheduler,
             max_batch_tokens=self.max_batch_tokens,
-            max_tokens=self.manifest.max_tokens,
         )
         # A runtime that nobody closes ends when it is collected, or with the process.
         atexit.register(self._scheduler.close, drain=False)
@@ -338,6 +338,7 @@ class Runtime:
             EngineError: The engine failed.
             ClosedError: The runtime is closed.
         """
+        self._scheduler.check_open()
         job = await self._preparer.aprepare(request)
         self._check_num_tokens(job)
         # Requests that reach the event loop in the same turn get this far first, so that they meet

@@ -91,7 +91,7 @@ class Scheduler:
         """Queue a job, or what the cache does not have of it; answer it here if that is nothing.
 
         Args:
-            job: A fresh job.
+            job: A fresh job, or one that was refused because of the queue.
             wait: Whether to wait for space instead of raising OverloadedError.
 
         Raises:
@@ -99,33 +99,35 @@ class Scheduler:
             ClosedError: The scheduler is closed, or its threads are gone.
             EngineError: There is no memory for the vectors that the cache has.
         """
-        # False in a process forked from the one that started them, too.
-        if not all(thread.is_alive() for thread in self._threads):
-            raise self._closed or ClosedError(
-                "the runtime has no threads in this process; open it after the fork"
-            )
-        missing: Sequence[int] = range(job.num_inputs)
-        num_tokens = job.num_tokens
-        if self._cache is not None:
-            missing = self._cache.answer(job)
+        self.check_open()
+        if job.missing is None:
+            cache = self._cache
+            job.missing = range(job.num_inputs) if cache is None else cache.answer(job)
+        missing, num_tokens = job.missing, job.num_tokens
+        if len(missing) < job.num_inputs:
             num_tokens = sum(job.inputs[index].num_tokens for index in missing)
         with self._lock:
             while missing and self._closed is None and not self._has_space(num_tokens):
                 if not wait:
                     raise self._overloaded(num_tokens)
                 self._space.wait()
-            if self._closed is not None:
-                raise ClosedError(str(self._closed))
+            self._check_not_closed()
             if missing:
                 self._queue(job, missing, num_tokens)
                 return
         job.is_open = False
         job.settle()
 
-    def has_space(self, job: Job) -> bool:
-        """Tell whether a job would be taken now, even if the cache had nothing of it."""
-        with self._lock:
-            return self._has_space(job.num_tokens)
+    def check_open(self) -> None:
+        """Tell before any work is done for a job that none would be taken.
+
+        Raises:
+            ClosedError: The scheduler is closed, or its threads are gone.
+        """
+        self._check_not_closed()
+        # False in a process forked from the one that started them, too.
+        if not all(thread.is_alive() for thread in self._threads):
+            raise ClosedError("the runtime has no threads in this process; open it after the fork")
 
     def stats(self) -> SchedulerStats:
         """Take a snapshot."""
@@ -141,6 +143,9 @@ class Scheduler:
     def close(self, *, drain: bool = True) -> None:
         """Take no more jobs, and return when all is answered and the engine closed.
 
+        Where a job's own callback calls this, it returns at once: the thread it runs in is one of
+        those that have the rest to answer.
+
         Args:
             drain: Whether jobs that were accepted are finished; otherwise all that are open get a
                 ClosedError. The batch in the engine runs to its end either way.
@@ -149,11 +154,10 @@ class Scheduler:
         if not any(thread.is_alive() for thread in self._threads):
             return
         self._shut(ClosedError("the runtime is closed"), drop=not drain)
+        if threading.current_thread() in self._threads:
+            return
         for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join()
-        if self._cache is not None:
-            self._cache.clear()
+            thread.join()
 
     def _queue(self, job: Job, indices: Sequence[int], num_tokens: int) -> None:
         """Let these inputs of a job wait."""
@@ -165,6 +169,11 @@ class Scheduler:
             for index in indices
         ]
         self._wake()
+
+    def _check_not_closed(self) -> None:
+        """Raise an error of one's own: one that many callers raise grows with each of them."""
+        if self._closed is not None:
+            raise ClosedError(str(self._closed))
 
     def _has_space(self, num_tokens: int) -> bool:
         waiting = self._waiting.num_tokens
@@ -259,6 +268,8 @@ class Scheduler:
         finally:
             if loop != self._run_delivery and self._is_last_stream():
                 self._engine.close()
+                if self._cache is not None:
+                    self._cache.clear()
 
     def _is_last_stream(self) -> bool:
         """Take note that a stream's thread ends; tell whether the others have ended."""
@@ -312,6 +323,7 @@ class Scheduler:
         if rows and (work.job is None or work.job.is_open):
             if len(rows) < len(work.rows):
                 work.rows, work.batch = rows, None
+            work.num_wanted = sum(row.num_wanted for row in rows)
             self._num_busy += 1
             self._num_busy_tokens += sum(row.item.num_tokens for row in rows)
             self._num_large += not work.is_small
@@ -364,7 +376,7 @@ class Scheduler:
             self._totals.add_failure()
             return
         assert work.batch is not None
-        self._totals.add(work.batch, num_inputs=work.num_inputs, seconds=work.seconds)
+        self._totals.add(work.batch, num_inputs=work.num_wanted, seconds=work.seconds)
         self._pace.add(work.batch.num_tokens, work.seconds / self._num_streams)
 
     def _forget(self, job: Job) -> bool:

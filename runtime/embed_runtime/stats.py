@@ -33,7 +33,8 @@ class SchedulerStats:
     Attributes:
         waiting_inputs: Inputs in the queue.
         waiting_tokens: Their tokens.
-        running_inputs: Inputs in the engine, or in the one batch prepared for it.
+        running_inputs: Inputs in the engine, in the one batch prepared for it, or in batches that
+            are being delivered.
         batches: Batches the engine finished, failed ones left out.
         rows: Rows of those batches.
         tokens: Real tokens of those rows.

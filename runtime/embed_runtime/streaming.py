@@ -1,16 +1,19 @@
 """Many texts, a window at a time: what is held does not grow with their number."""
 
 import asyncio
+import math
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sized
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sized
 from contextlib import aclosing
 from dataclasses import replace
 
 import numpy as np
 
-from embed_runtime.errors import InputError
+from embed_runtime.errors import InputError, OverloadedError
 from embed_runtime.jobs import Job
+from embed_runtime.manifest import Manifest
+from embed_runtime.plan import make_plan
 from embed_runtime.preparing import Preparer
 from embed_runtime.progress import show_progress
 from embed_runtime.scheduler import Scheduler
@@ -29,20 +32,20 @@ class Streamer:
     """Embeds any number of texts, a few windows of them being in the queue at once."""
 
     def __init__(
-        self, preparer: Preparer, scheduler: Scheduler, *, max_batch_tokens: int, max_tokens: int
+        self, manifest: Manifest, preparer: Preparer, scheduler: Scheduler, *, max_batch_tokens: int
     ) -> None:
         """Get ready.
 
         Args:
+            manifest: What texts get around them, and are cut to.
             preparer: Makes jobs of windows.
             scheduler: Where to queue them.
             max_batch_tokens: Tokens in one batch.
-            max_tokens: What an input is cut to.
         """
+        self._manifest = manifest
         self._preparer = preparer
         self._scheduler = scheduler
         self._window_tokens = _WINDOW_BATCHES * max_batch_tokens
-        self._max_tokens = max_tokens
 
     def stream(
         self, texts: Iterable[TextOrIds], request: EmbedRequest, *, progress: bool
@@ -97,13 +100,13 @@ class Streamer:
         self, texts: Iterable[TextOrIds], request: EmbedRequest
     ) -> AsyncGenerator[EmbedResult]:
         pending: deque[Job] = deque()
+        self._scheduler.check_open()
         try:
             for first_index, window in self._windows(texts, request):
                 job = await self._preparer.aprepare(replace(request, inputs=window), first_index)
-                while pending and (len(pending) == _MAX_WINDOWS or not self._has_space(job)):
+                while len(pending) == _MAX_WINDOWS or not self._submit(job, is_first=not pending):
                     yield await asyncio.wrap_future(pending[0])
                     pending.popleft()
-                self._scheduler.submit(job)
                 pending.append(job)
             while pending:
                 yield await asyncio.wrap_future(pending[0])
@@ -112,29 +115,41 @@ class Streamer:
             for job in pending:
                 job.cancel()
 
-    def _has_space(self, job: Job) -> bool:
-        return self._scheduler.has_space(job)
+    def _submit(self, job: Job, *, is_first: bool) -> bool:
+        """Queue a window if there is space; without one before it, no space is an error."""
+        try:
+            self._scheduler.submit(job)
+        except OverloadedError:
+            if is_first:
+                raise
+            return False
+        return True
 
     def _windows(
         self, texts: Iterable[TextOrIds], request: EmbedRequest
     ) -> Iterator[tuple[int, list[TextOrIds]]]:
-        # What is read as one text cannot be taken apart; what is read in pieces is read in full.
-        return _cut(
-            texts,
-            window_tokens=sys.maxsize if request.late_chunking else self._window_tokens,
-            max_tokens=sys.maxsize if request.chunk else self._max_tokens,
-        )
+        prompt = make_plan(request, self._manifest).prompt
+        added = _estimate_tokens(prompt) + self._manifest.tokenizer.num_special_tokens
+        # What is read in pieces is read in full.
+        most = sys.maxsize if request.chunk else self._manifest.max_tokens
+
+        def estimate_tokens(one: object) -> int:
+            return max(min(_estimate_tokens(one) + added, most), 1)
+
+        # What is read as one text cannot be taken apart.
+        window_tokens = sys.maxsize if request.late_chunking else self._window_tokens
+        return _cut(texts, window_tokens=window_tokens, estimate_tokens=estimate_tokens)
 
 
 def _cut(
-    texts: Iterable[TextOrIds], *, window_tokens: int, max_tokens: int
+    texts: Iterable[TextOrIds], *, window_tokens: int, estimate_tokens: Callable[[object], int]
 ) -> Iterator[tuple[int, list[TextOrIds]]]:
     """Cut a stream of texts into lists of about as many tokens.
 
     Args:
         texts: Read only as far as needed.
         window_tokens: Tokens in one list, roughly; a list has at least one text.
-        max_tokens: What an input is cut to.
+        estimate_tokens: Guesses those of one text.
 
     Yields:
         The position of a list's first text, and the list.
@@ -152,7 +167,7 @@ def _cut(
     first_index = num_tokens = 0
     for one in stream:
         window.append(one)
-        num_tokens += min(_estimate_tokens(one), max_tokens)
+        num_tokens += estimate_tokens(one)
         if num_tokens >= window_tokens:
             yield first_index, window
             first_index += len(window)
@@ -166,7 +181,7 @@ def _cut(
 def _estimate_tokens(one: object) -> int:
     """Guess from the length; what is no input at all is the tokenizer's to refuse."""
     if isinstance(one, str):
-        return len(one) // _CHARS_PER_TOKEN + 1
+        return math.ceil(len(one) / _CHARS_PER_TOKEN)
     return len(one) if isinstance(one, Sized) else 1
 
 

@@ -19,6 +19,7 @@ class Work:
     Attributes:
         rows: What it is made of.
         num_inputs: Inputs that wanted its results when it was made.
+        num_wanted: Inputs that still did when the engine got it.
         job: The only job it is for, where a batch failed and each of its jobs is tried alone.
         is_small: Whether it is of small requests.
         is_express: Whether it passes large ones, in the thread that there is for that.
@@ -37,6 +38,7 @@ class Work:
     ) -> None:
         self.rows = rows
         self.num_inputs = sum(row.num_wanted for row in rows)
+        self.num_wanted = self.num_inputs
         self.job = job
         self.is_small = is_small
         self.is_express = is_express
@@ -69,15 +71,23 @@ class Work:
         """Take a batch that failed apart by its jobs.
 
         One input may be to blame, even that of a job which is gone by now; alone, it cannot take
-        the others down with it.
+        the others down with it. Or the way that small requests have for themselves is: the others
+        are tried in the usual one.
 
         Returns:
             A batch for each job that is still open; none where nothing failed, or where it was
-            one job's alone.
+            one job's alone in the usual way.
         """
-        if self.error is None or self.job is not None or len(jobs := _jobs_of(self.rows)) == 1:
+        if self.error is None or self.job is not None:
             return []
-        return [Work(_share_of(job, self.rows), job=job) for job in jobs if job.is_open]
+        jobs = _jobs_of(self.rows)
+        if len(jobs) == 1 and not self.is_express:
+            return []
+        return [
+            Work(_share_of(job, self.rows), job=job, is_small=self.is_small)
+            for job in jobs
+            if job.is_open
+        ]
 
     def answer(self, cache: ResultCache | None) -> dict[Job, EmbedError | None]:
         """Give each row to the jobs that wait for it.
@@ -127,6 +137,8 @@ def _give(
             answers[job] = None
     except EngineError as error:
         answers[job] = error
+    except Exception as error:  # noqa: BLE001, one job must not end the thread that serves all
+        answers[job] = EngineError(f"the vectors of this request cannot be taken: {error!r}")
 
 
 def _find_fault(batch: Batch, outputs: Mapping[OutputName, FloatArray]) -> EngineError | None:

@@ -64,8 +64,10 @@ class TestAsync:
         monkeypatch.setattr(runtime.tokenizer, "encode", noting)
         asyncio.run(runtime.aembed(["short", "water " * 1000]))
         asyncio.run(runtime.aembed(["short"]))
-        assert threads[0].startswith("embed-tokenizer")
+        asyncio.run(runtime.aembed(["short"] * 20, prompt="as long as twenty texts: " * 3))
+        asyncio.run(runtime.aembed([""] * 300))
         assert threads[1] == threading.current_thread().name
+        assert all(threads[at].startswith("embed-tokenizer") for at in (0, 2, 3))
 
     def test_errors_arrive(self, runtime: Runtime) -> None:
         with pytest.raises(InputError, match="unknown prompt"):

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from embed_runtime import InputError, Runtime, RuntimeConfig
+from embed_runtime.scheduler import Scheduler
 
 MakeBundle = Callable[..., Path]
 
@@ -62,6 +64,37 @@ class TestWindows:
             embedding.join()
         assert tokens < 3 * 2 * 80
         assert read == 300
+
+    def test_prompts_and_special_tokens_count(self, dummy_bundle: MakeBundle, gate: Any) -> None:
+        with Runtime(dummy_bundle(), config=RuntimeConfig(max_batch_tokens=5)) as small:
+            gate.shut()
+            embedding = threading.Thread(
+                target=small.embed,
+                args=([str(number) for number in range(300)],),
+                kwargs={"prompt": "water " * 10},
+            )
+            embedding.start()
+            assert gate.entered.wait(SECONDS)
+            tokens = small.stats().waiting_tokens
+            gate.opened.set()
+            embedding.join()
+        assert tokens < 3 * 2 * 80
+
+    def test_space_that_somebody_else_took_costs_nothing(
+        self,
+        dummy_bundle: MakeBundle,
+        runtime: Runtime,
+        many_texts: list[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Every few windows one is refused, with half of its vectors taken from the cache."""
+        expected = runtime.embed(many_texts)
+        config = RuntimeConfig(max_batch_tokens=5, max_cache_bytes=1 << 20)
+        with Runtime(dummy_bundle("small"), config=config) as small:
+            small.embed(many_texts[::2])
+            has_space = cycle([True, True, False])
+            monkeypatch.setattr(Scheduler, "_has_space", lambda *_: next(has_space))
+            assert np.array_equal(asyncio.run(small.aembed(many_texts)), expected)
 
     def test_errors_name_the_position_among_all_texts(
         self, small: Runtime, many_texts: list[str]

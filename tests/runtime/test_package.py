@@ -62,16 +62,23 @@ def test_every_backend_can_be_asked(name: str) -> None:
 
 def test_a_runtime_says_so_when_it_was_forked(dummy_bundle: Callable[..., Path]) -> None:
     code = f"""
+import asyncio
 import os
-from embed_runtime import ClosedError, Runtime
+from embed_runtime import ClosedError, EmbedRequest, Runtime
 runtime = Runtime({str(dummy_bundle())!r})
-runtime.embed("a")
+long = "water " * 1000
+asyncio.run(runtime.aembed(long))
 child = os.fork()
 if not child:
-    try:
-        runtime.embed("a")
-    except ClosedError as error:
-        os.write(1, str(error).encode())
+    for embed in (
+        lambda: runtime.embed("a"),
+        lambda: asyncio.run(runtime.aembed(long)),
+        lambda: asyncio.run(runtime.asubmit(EmbedRequest(inputs=[long]))),
+    ):
+        try:
+            embed()
+        except ClosedError as error:
+            os.write(1, str(error).encode())
     os._exit(0)
 os.waitpid(child, 0)
 """
@@ -82,7 +89,7 @@ os.waitpid(child, 0)
         check=True,
         timeout=60,
     )
-    assert "open it after the fork" in done.stdout
+    assert done.stdout.count("open it after the fork") == 3
 
 
 def test_a_process_ends_though_nobody_closed_its_runtime(

@@ -80,6 +80,7 @@ class OpenVinoEngine:
         self.num_streams = gcd(spec.num_streams or _best_streams(spec), self._num_threads)
         self._has_express = _may_copy(spec)
         self._compile_graph: Callable[[int, int], Any] | None = compile_graph
+        self._compiles = Lock()
         self._wide = compiled.create_infer_request()
         self._express: Any = None
         self._lock = Lock()
@@ -143,8 +144,7 @@ class OpenVinoEngine:
 
     def _take_narrow(self) -> Any:
         if self._narrow is None:
-            assert self._compile_graph is not None
-            compiled = self._compile_graph(self.num_streams, self._num_threads)
+            compiled = self._compile(self.num_streams, self._num_threads)
             self._narrow = [compiled.create_infer_request() for _ in range(self.num_streams)]
         return self._narrow.pop()
 
@@ -152,9 +152,14 @@ class OpenVinoEngine:
     def _lend_express(self) -> Generator[Any]:
         """Lend the request with a single thread, which one caller at a time asks for."""
         if self._express is None:
-            assert self._compile_graph is not None
-            self._express = self._compile_graph(1, 1).create_infer_request()
+            self._express = self._compile(1, 1).create_infer_request()
         yield self._express
+
+    def _compile(self, num_streams: int, num_threads: int) -> Any:
+        """Compile the graph once more; only one thread at a time may."""
+        assert self._compile_graph is not None
+        with self._compiles:
+            return self._compile_graph(num_streams, num_threads)
 
 
 def _num_rows(batch: Batch, name: OutputName) -> int:

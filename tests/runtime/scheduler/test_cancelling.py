@@ -71,6 +71,42 @@ def test_the_rest_of_a_running_job_is_dropped(
     assert len(gate.batches) == 1
 
 
+def test_in_the_moment_of_delivery_harms_nobody_else(
+    start: Start, gate: Any, submit: Submit, alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller's thread cancels between the look at a job and the copy of its vector."""
+    receive = Job.receive
+
+    def receive_late(job: Job, *values: Any) -> bool:
+        if job is cancelled:
+            assert job.cancel()
+        return receive(job, *values)
+
+    monkeypatch.setattr(Job, "receive", receive_late)
+    scheduler = start(gate)
+    cancelled, kept = submit(scheduler, 1, 2), submit(scheduler, 2, 3)
+    gate.open(3)
+    assert np.array_equal(kept.result(SECONDS).vectors, alone(2, 3))
+    assert np.array_equal(submit(scheduler, 4).result(SECONDS).vectors, alone(4))
+    with pytest.raises(CancelledError):
+        cancelled.result(SECONDS)
+
+
+def test_inputs_of_cancelled_jobs_do_not_count_as_twins(
+    start: Start, gate: Any, submit: Submit, until: Until
+) -> None:
+    scheduler = start(gate, max_tokens=30)
+    jobs = [submit(scheduler, 0)]
+    gate.wait_for_batch()
+    jobs += [submit(scheduler, content) for content in (1, 2, 3)]
+    until(lambda: scheduler.stats().running_inputs == 4)
+    assert jobs[2].cancel()
+    gate.open(10)
+    wait(jobs, SECONDS)
+    until(lambda: scheduler.stats().rows == 3)
+    assert scheduler.stats().deduplicated == 0
+
+
 def test_is_too_late_when_the_answer_is_there(start: Start, submit: Submit) -> None:
     job = submit(start(), 1)
     job.result(SECONDS)

@@ -123,6 +123,38 @@ def test_from_a_callback(start: Start, gate: Any, submit: Submit) -> None:
     scheduler.close()
 
 
+def test_from_a_callback_that_left_work(
+    start: Start, gate: Any, submit: Submit, alone: Alone
+) -> None:
+    scheduler = start(gate)
+    first = submit(scheduler, 1)
+    more: list[Job] = []
+
+    def go_on_and_close(_: Future[EmbedResult]) -> None:
+        more.extend(submit(scheduler, content) for content in range(2, 30))
+        scheduler.close()
+
+    first.add_done_callback(go_on_and_close)
+    gate.open(100)
+    assert first.result(SECONDS)
+    scheduler.close()
+    assert len(more) == 28
+    for content, job in enumerate(more, 2):
+        np.testing.assert_array_equal(job.result(SECONDS).vectors, alone(content))
+
+
+def test_everyone_who_comes_late_gets_an_error_of_their_own(start: Start, submit: Submit) -> None:
+    """One that all of them raised would hold on to what each of them was doing."""
+    scheduler = start()
+    scheduler.close()
+    errors: list[ClosedError] = []
+    for content in range(2):
+        with pytest.raises(ClosedError, match="the runtime is closed") as caught:
+            submit(scheduler, content)
+        errors.append(caught.value)
+    assert errors[0] is not errors[1]
+
+
 def test_cancelling_the_last_job_lets_it_end(
     start: Start, gate: Any, submit: Submit, until: Until
 ) -> None:

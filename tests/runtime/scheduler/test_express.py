@@ -24,7 +24,7 @@ FailsOn = Callable[[int], Fault]
 
 
 @pytest.fixture
-def scheduler(gate: Any, fails_on: FailsOn) -> Iterator[Scheduler]:
+def engine(gate: Any, fails_on: FailsOn) -> DummyEngine:
     def hold_up_or_fail(batch: Batch, outputs: Outputs) -> None:
         gate(batch, outputs)
         fails_on(POISON)(batch, outputs)
@@ -32,6 +32,11 @@ def scheduler(gate: Any, fails_on: FailsOn) -> Iterator[Scheduler]:
     engine = DummyEngine(dimensions=8, hidden_size=4, normalize=True, fault=hold_up_or_fail)
     engine.num_streams = 2
     engine.run_express = engine.run
+    return engine
+
+
+@pytest.fixture
+def scheduler(gate: Any, engine: DummyEngine) -> Iterator[Scheduler]:
     scheduler = Scheduler(
         engine,
         limits=Limits(max_tokens=100, max_padding=1 << 60),
@@ -81,6 +86,21 @@ def test_what_waits_for_a_small_batch_waits(
     gate.open(1000)
     late.result(SECONDS)
     assert any(3 in batch.lengths for batch in gate.batches[2:])
+
+
+def test_a_query_goes_the_usual_way_where_its_own_fails(
+    gate: Any, submit: Submit, alone: Alone, engine: DummyEngine, scheduler: Scheduler
+) -> None:
+    def fail(_: Batch) -> Outputs:
+        raise EngineError("no memory for another graph")
+
+    engine.run_express = fail
+    submit(scheduler, *range(40), length=10)
+    for _ in range(2):
+        gate.wait_for_batch()
+    query = submit(scheduler, 7, length=3)
+    gate.open(1000)
+    np.testing.assert_array_equal(query.result(SECONDS).vectors, alone(7, length=3))
 
 
 def test_a_small_request_that_fails_fails_alone(
