@@ -31,9 +31,9 @@ def compare(
     """Measure all systems on one workload; the first is the baseline.
 
     Every process is warmed up by one pass. A round is one pass of each process, one at a time;
-    each round starts one process later than the round before, so that nobody always runs after
-    the same neighbour. The matrix-product ceilings take turns like the systems: a slow minute of
-    the machine slows them alike. Bursts of single queries follow, in turns of the same kind.
+    each round starts one process later than the round before. The matrix-product ceilings take
+    turns like the systems: a slow minute of the machine slows them alike. Bursts of single queries
+    follow, in turns of the same kind.
 
     A system that does not start is left out, unless it is the baseline.
     """

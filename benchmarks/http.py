@@ -36,7 +36,7 @@ def measure_http(
     """Start all servers; a round puts both loads on one after another.
 
     Every server, and every bundle without one, is warmed up. Each round starts with the next
-    system, so that nobody always runs after the same neighbour.
+    system.
     """
     with ExitStack() as stack:
         turns = [

@@ -13,14 +13,15 @@ from benchmarks.servers import RunningServer
 from benchmarks.texts import query_texts, texts_of_length, token_counter
 from benchmarks.wrk import Stream, run_streams
 
-DOCUMENTS_PER_REQUEST = 8
+# Few, so that what is answered in some seconds is many requests; one alone would pass for a query.
+DOCUMENTS_PER_REQUEST = 2
 # About ten queries a second: without a pause, a single client asks for half of the processor.
 PAUSE_MILLISECONDS = 100
 
 _NUM_QUERIES = 400
 _QUERY_TOKENS = range(22, 39)
-_NUM_BULK_REQUESTS = 16
-_BULK_CONNECTIONS = 4
+_NUM_BULK_REQUESTS = 64
+_BULK_CONNECTIONS = 16
 _WARM_UP_SECONDS = 2
 # Until a server has dropped what a client that ended had still asked for.
 _SETTLE_SECONDS = 1

@@ -25,6 +25,8 @@ class Vllm:
             enforce_eager=True,
             # Nine tenths of the machine's memory otherwise, which others use beside it.
             gpu_memory_utilization=_MEMORY_SHARE,
+            # A pass would otherwise find the texts of the one before.
+            enable_prefix_caching=False,
             disable_log_stats=True,
         )
         self._tokenization = {"truncation": True, "max_length": max_tokens}

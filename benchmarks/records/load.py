@@ -11,7 +11,8 @@ class LoadFigures(Record, frozen=True, kw_only=True):
         requests: Answered.
         seconds: It lasted.
         p50_milliseconds: Median time of a request.
-        p99_milliseconds: 99th percentile.
+        p99_milliseconds: 99th percentile. Both are wrk's: for each request that took more than
+            twice the mean, it adds those that would have come meanwhile (wrk, stats_correct).
         failures: Requests without a 2xx answer.
     """
 

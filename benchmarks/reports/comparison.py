@@ -21,7 +21,7 @@ def comparison_tables(result: ComparisonResult) -> list[str]:
     versions = ", ".join(f"{name} {number}" for name, number in result.run.versions.items())
     blocks = [
         run_line(result.run, f"{result.num_threads} threads"),
-        f"Medians of {result.num_rounds} rounds; {versions}.",
+        f"Medians of {result.num_rounds} rounds; this environment: {versions}.",
     ]
     for workload in result.workloads:
         blocks += [_heading(workload), table(_HEADER, map(_row, workload.measurements))]

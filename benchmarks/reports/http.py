@@ -92,8 +92,8 @@ def _many_table(result: HttpResult) -> str:
     header = (
         "system", "engine", "precision", f"requests/s, {num_connections} connections",
         "offline texts/s", "share of offline",
-        f"times {peer.name if peer else 'a peer'}", "p50", "p99", "p99, times p50", "memory",
-        "failures",
+        f"times {peer.name} {peer.precision}" if peer else "times a peer", "p50", "p99",
+        "p99, times p50", "memory", "failures",
     )  # fmt: skip
     return table(header, [_many_row(one, peer) for one in result.systems])
 

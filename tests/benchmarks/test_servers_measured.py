@@ -65,7 +65,7 @@ def test_queries_are_measured_beside_documents(tmp_path: Path) -> None:
     assert 22 <= result.tokens_per_query <= 38
     [one] = result.rounds
     streams = (one.queries_alone, one.bulk_alone, one.queries, one.bulk)
-    assert [stream.connections for stream in streams] == [1, 4, 1, 4]
+    assert [stream.connections for stream in streams] == [1, 16, 1, 16]
     assert all(stream.requests > 0 for stream in streams)
     assert not any(stream.failures for stream in streams)
 

@@ -64,15 +64,14 @@ def test_small_models_have_two_streams_if_nothing_is_said(
     assert get_backend("openvino").load(spec).num_streams == num_streams
 
 
-def test_large_weights_are_not_held_once_more_for_queries(
-    make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = make_spec("openvino", num_threads=2)
+def test_large_weights_are_held_once(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec("openvino", num_threads=2, num_streams=None)
     num_bytes = sum((spec.folder / name).stat().st_size for name in spec.entry.files)
-    for limit, has_express in ((num_bytes, True), (num_bytes - 1, False)):
+    for limit, may_copy in ((num_bytes, True), (num_bytes - 1, False)):
         monkeypatch.setattr(backend, "_MAX_COPIED_BYTES", limit)
         engine = get_backend("openvino").load(spec)
-        assert (engine.run_express is not None) == has_express
+        assert (engine.run_express is not None) == may_copy
+        assert engine.num_streams == 1 + may_copy
 
 
 def test_a_lone_batch_has_all_threads_and_others_a_share(

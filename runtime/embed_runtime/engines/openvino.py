@@ -167,7 +167,7 @@ def _num_rows(batch: Batch, name: OutputName) -> int:
 
 
 def _best_streams(spec: LoadSpec) -> int:
-    return 2 if spec.manifest.hidden_size <= _LARGEST_STREAMED else 1
+    return 2 if spec.manifest.hidden_size <= _LARGEST_STREAMED and _may_copy(spec) else 1
 
 
 def _may_copy(spec: LoadSpec) -> bool:
