@@ -10,9 +10,10 @@ import numpy.typing as npt
 import tokenizers
 
 from embed_runtime.errors import BundleError, InputError, InputTooLongError
-from embed_runtime.framing import CHARS_PER_TOKEN, SURPLUS_TOKENS, Frame, cut_text
+from embed_runtime.framing import CHARS_PER_TOKEN, SURPLUS_TOKENS, Frame, cut_text, group_texts
 from embed_runtime.manifest import PromptMarks, TokenizerSpec
 from embed_runtime.own_prompts import OwnPromptIds, find_own_prompt
+from embed_runtime.tearing import can_tear
 from embed_runtime.token_ids import check_ids, check_inputs, is_list, to_inputs
 from embed_runtime.types import EmbedRequest, TokenizedInput
 
@@ -80,6 +81,7 @@ class Tokenizer:
                 f"{path}: adds {num_special_tokens} special tokens, the manifest says"
                 f" {spec.num_special_tokens}; export the model again"
             )
+        self._can_tear = can_tear(self._library)
         added = self._library.get_added_tokens_decoder()
         self._special_ids = frozenset(number for number, token in added.items() if token.special)
         self._own_prompt_ids: OwnPromptIds | None = None
@@ -104,7 +106,8 @@ class Tokenizer:
         Raises:
             InputTooLongError: An input is too long and `truncate` is NONE.
             InputError: There is no input; or one is empty, of a wrong type, not Unicode or
-                outside the vocabulary; or `max_tokens` is out of range.
+                outside the vocabulary; or `max_tokens` is out of range; or an overlong text has
+                no place to cut it at.
         """
         inputs = check_inputs(request.inputs)
         frame = self._frame(request)
@@ -193,17 +196,20 @@ class Tokenizer:
         """Cut a text behind its first tokens; special tokens are not counted.
 
         Raises:
-            InputError: The text is not Unicode.
+            InputError: The text is not Unicode, or so long without white space that it cannot be
+                cut at little cost.
         """
         self._check_text(text, 0)
         num_chars = CHARS_PER_TOKEN * (max_tokens + SURPLUS_TOKENS)
-        for part in (cut_text(text, num_chars, "END"), text):
+        while True:
+            part = cut_text(text, num_chars, "END", anywhere=self._can_tear)
             encoding = self._library.encode_batch([part], add_special_tokens=False)[0]
-            if len(encoding.ids) > max_tokens:
+            surplus = len(encoding.ids) - max_tokens
+            if surplus >= (SURPLUS_TOKENS if len(part) < len(text) else 1):
                 return part[: encoding.offsets[max_tokens - 1][1]]
             if len(part) == len(text):
-                break
-        return text
+                return text
+            num_chars *= 4
 
     def locate(self, text: str, *, add_special_tokens: bool = True, index: int = 0) -> list[Token]:
         """Give the tokens of one whole text and where in it they are; nothing is cut.
@@ -233,7 +239,9 @@ class Tokenizer:
             InputError: An id is outside the vocabulary.
         """
         self._check_vocabulary(ids)
-        return self._library.decode(ids, skip_special_tokens=skip_special_tokens)
+        # Unlike `decode` of the library this lets other threads run.
+        [text] = self._library.decode_batch([ids], skip_special_tokens=skip_special_tokens)
+        return text
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         """Give the vocabulary's entry for each id; an empty text where it has none.
@@ -309,13 +317,18 @@ class Tokenizer:
         if not texts:
             return
         max_chars = CHARS_PER_TOKEN * frame.enough
-        parts = [cut_text(text, max_chars, frame.truncate) for text in texts]
-        encodings = self._library.encode_batch_fast(parts, add_special_tokens=False)
+        tears = self._can_tear
+        parts = [cut_text(text, max_chars, frame.truncate, anywhere=tears) for text in texts]
+        encodings = (
+            encoding
+            for group in group_texts(parts)
+            for encoding in self._library.encode_batch_fast(group, add_special_tokens=False)
+        )
         for text, part, encoding in zip(texts, parts, encodings, strict=True):
             ids, num_chars = encoding.ids, max_chars
             while len(part) < len(text) and len(ids) < frame.enough:
                 num_chars *= 4
-                part = cut_text(text, num_chars, frame.truncate)
+                part = cut_text(text, num_chars, frame.truncate, anywhere=tears, most=max_chars)
                 ids = self._library.encode_batch_fast([part], add_special_tokens=False)[0].ids
             yield ids
 
