@@ -100,6 +100,13 @@ class ServerConfig:
             "aliases": ["max-client-batch-size"],
         },
     )
+    max_tokenize_chars: int = field(
+        default=2**20,
+        metadata={
+            "help": "most characters in one request to /tokenize, and most token ids in one to "
+            "/detokenize or /decode; a larger one is refused"
+        },
+    )
     max_request_seconds: float | None = field(
         default=None,
         metadata={
@@ -190,6 +197,7 @@ class ServerConfig:
         for name in (
             "max_body_bytes",
             "max_request_inputs",
+            "max_tokenize_chars",
             "max_embed_len",
             "drain_seconds",
         ):

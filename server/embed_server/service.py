@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from starlette.requests import Request
 
@@ -78,7 +79,7 @@ class Service:
         self, request: Request, model: ServedModel, works: Sequence[EmbedRequest]
     ) -> Sequence[EmbedResult]:
         """Compute vectors that one request needs in different ways, together; see `embed`."""
-        self._check_num_inputs(works)
+        self.check_num_inputs(sum(len(work.inputs) for work in works))
         if self.config.compat == "vllm":  # which does not know of default prompts
             works = [
                 replace(work, prompt="")
@@ -113,12 +114,14 @@ class Service:
         """Make texts of a request's conversations, by the chat template; none where it has none.
 
         Raises:
+            RequestTooLargeError: There are more of them than one request may have inputs.
             DisconnectedError: The client left.
             InputError: There is no template that may run, or it fails.
             EngineError: The process that renders died.
         """
         if fields.conversations is None:
             return ()
+        self.check_num_inputs(len(fields.conversations.items))
         task = fields.to_task(
             fields.conversations,
             template=model.chat_template,
@@ -129,18 +132,35 @@ class Service:
         async with CancelOnDisconnect(request):
             return await self._renderer.render(task)
 
-    async def is_healthy(self) -> bool:
-        """Tell whether every engine works."""
-        return all([await model.is_healthy() for model in self.models])
+    def check_num_inputs(self, num_inputs: int) -> None:
+        """Refuse more inputs than one request may have; call it before work is done for them.
 
-    def _check_num_inputs(self, works: Sequence[EmbedRequest]) -> None:
+        Raises:
+            RequestTooLargeError: There are more.
+        """
         most = self.config.max_request_inputs
-        num_inputs = sum(len(work.inputs) for work in works)
         if num_inputs > most:
             raise RequestTooLargeError(
                 f"the request has {num_inputs} inputs, and max_request_inputs={most}; split it, or"
                 " start the server with a larger --max-request-inputs"
             )
+
+    def check_tokenizing(self, size: int, unit: Literal["characters", "token ids"]) -> None:
+        """Refuse more text, or ids of more text, than the tokenizer may be asked about at once.
+
+        Raises:
+            RequestTooLargeError: There is more.
+        """
+        most = self.config.max_tokenize_chars
+        if size > most:
+            raise RequestTooLargeError(
+                f"the request has {size} {unit}, and max_tokenize_chars={most}; split it, or start"
+                " the server with a larger --max-tokenize-chars"
+            )
+
+    async def is_healthy(self) -> bool:
+        """Tell whether every engine works."""
+        return all([await model.is_healthy() for model in self.models])
 
 
 def service_of(request: Request) -> Service:

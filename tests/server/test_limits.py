@@ -12,11 +12,14 @@ from starlette.testclient import TestClient
 from embed_runtime import EmbedRequest, EmbedResult, Runtime, RuntimeConfig
 from embed_runtime.engines.dummy import DummyEngine
 from embed_runtime.scheduler import Scheduler
+from embed_runtime.tokenizer import Tokenizer
 from embed_server.app import create_app
+from embed_server.chat import ChatRenderer
 from embed_server.config import ServerConfig
 from embed_server.deadline import Deadline
 from embed_server.served_model import ServedModel
 
+HELLO = {"role": "user", "content": "the model"}
 MakeClient = Callable[..., TestClient]
 
 
@@ -26,7 +29,8 @@ def limited_client(dummy_bundle: Callable[..., Path]) -> Iterator[MakeClient]:
     runtimes: list[Runtime] = []
 
     def make(*, runtime: RuntimeConfig | None = None, **limits: Any) -> TestClient:
-        runtimes.append(Runtime(dummy_bundle(), config=runtime))
+        bundle = dummy_bundle(template="{{ messages[0].content }}")
+        runtimes.append(Runtime(bundle, config=runtime))
         return TestClient(create_app([ServedModel.of(runtimes[-1])], ServerConfig(**limits)))
 
     yield make
@@ -51,6 +55,29 @@ def test_too_many_inputs(limited_client: MakeClient) -> None:
         assert (error["code"], error["type"]) == (413, "RequestTooLargeError")
         assert "3 inputs, and max_request_inputs=2" in error["message"]
         assert "--max-request-inputs" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/rerank", {"query": "a", "documents": ["b"] * 2, "max_tokens_per_doc": 2}),
+        ("/rerank", {"query": "a", "documents": ["b"] * 2, "max_tokens_per_query": 2}),
+        ("/v1/embeddings", {"messages": [[HELLO]] * 3}),
+        ("/pooling", {"messages": [[HELLO]] * 3}),
+    ],
+)
+def test_nothing_is_done_for_too_many_inputs(
+    limited_client: MakeClient, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(Tokenizer, "shorten", fail)
+    monkeypatch.setattr(ChatRenderer, "render", fail)
+    client = limited_client(max_request_inputs=2)
+    error = error_of(client.post(path, json=body))
+    assert (error["code"], error["type"]) == (413, "RequestTooLargeError")
+    assert "3 inputs, and max_request_inputs=2" in error["message"]
 
 
 def test_by_default_one_request_may_have_as_many_inputs_as_the_readme_says(

@@ -1,7 +1,9 @@
 """`/tokenize`, `/detokenize` and `/invocations`."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from embed_runtime import Runtime
+from embed_server.app import create_app
+from embed_server.config import ServerConfig
+from embed_server.served_model import ServedModel
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
@@ -108,6 +113,58 @@ def test_invocations_answers_as_the_endpoint_whose_body_it_is(
         for path in (url, "/invocations")
     )
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "body", "words"),
+    [
+        ("/tokenize", {"prompt": "a" * 9}, "9 characters"),
+        ("/tokenize", {"messages": [{"role": "user", "content": "abcd"}]}, "14 characters"),
+        ("/tokenize", {"inputs": ["a" * 5, "a" * 4]}, "9 characters"),
+        ("/tokenize", {"inputs": "a", "prompt_name": "query"}, "8 characters"),
+        ("/detokenize", {"tokens": [5] * 9}, "9 token ids"),
+        ("/decode", {"ids": [[5] * 5, [5] * 4]}, "9 token ids"),
+    ],
+)
+def test_more_than_the_tokenizer_takes_at_once(
+    runtime: Runtime, url: str, body: dict[str, Any], words: str
+) -> None:
+    most = int(words.split()[0])
+    for limit, status in ((most - 1, 413), (most, 200)):
+        config = ServerConfig(max_tokenize_chars=limit)
+        client = TestClient(create_app([ServedModel.of(runtime)], config))
+        response = client.post(url, json=body)
+        assert response.status_code == status, response.text
+        if status == 413:
+            assert f"{words}, and max_tokenize_chars={limit};" in response.text
+            assert "--max-tokenize-chars" in response.text
+
+
+@pytest.mark.parametrize(
+    ("url", "body"),
+    [("/tokenize", {"inputs": ["a"] * 3}), ("/decode", {"ids": [[5]] * 3})],
+)
+def test_more_inputs_than_one_request_may_have(
+    runtime: Runtime, url: str, body: dict[str, Any]
+) -> None:
+    config = ServerConfig(max_request_inputs=2)
+    client = TestClient(create_app([ServedModel.of(runtime)], config))
+    response = client.post(url, json=body)
+    assert response.status_code == 413
+    assert "3 inputs, and max_request_inputs=2" in response.text
+
+
+def test_other_threads_run_while_ids_become_text(runtime: Runtime) -> None:
+    ids = [100] * 1_000_000
+    with ThreadPoolExecutor(1) as pool:
+        started = last = time.perf_counter()
+        longest = 0.0
+        text = pool.submit(runtime.tokenizer.decode, ids)
+        while not text.done():
+            now = time.perf_counter()
+            longest, last = max(longest, now - last), now
+        assert len(text.result()) > len(ids)
+    assert longest < (last - started) / 2
 
 
 def test_invocations_reads_broken_json_as_the_others_do(client: TestClient) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Literal, Self, TypeAlias
 
-import orjson
 from pydantic import BaseModel, Field, model_validator
 
 from embed_runtime.errors import InputError
@@ -232,8 +231,8 @@ ENCODERS: Mapping[EmbeddingType, Callable[[FloatArray], object]] = MappingProxyT
 )
 
 
-def encode_json(body: EmbedBody, result: EmbedResult, *, answer_id: str) -> bytes:
-    """Write an `EmbedResponse`; values go from numpy to text without Python floats."""
+def to_answer(body: EmbedBody, result: EmbedResult, *, answer_id: str) -> dict[str, object]:
+    """Give an `EmbedResponse`; values stay in numpy."""
     answer: dict[str, object] = {
         "id": answer_id,
         "embeddings": {name: ENCODERS[name](result.vectors) for name in body.types},
@@ -245,4 +244,4 @@ def encode_json(body: EmbedBody, result: EmbedResult, *, answer_id: str) -> byte
     }
     if body.texts is not None:
         answer["texts"] = body.texts
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    return answer

@@ -15,7 +15,7 @@ from embed_server.protocol.encoding import EncodingFields, encode_values
 from embed_server.protocol.examples import examples, list_example
 from embed_server.protocol.inputs import ALLOWED, InputsOrMessages
 from embed_server.protocol.request import RequestFields
-from embed_server.protocol.shared import Usage, encode_list
+from embed_server.protocol.shared import Usage, to_list_answer
 
 
 class InputFields(RequestFields, EncodingFields, ChatFields):
@@ -163,12 +163,12 @@ class EmbeddingsResponse(BaseModel):
     usage: Usage
 
 
-def encode_json(
+def to_answer(
     body: EmbeddingsRequest, result: EmbedResult, task: Task, *, answer_id: str, model: str
-) -> bytes:
-    """Write an `EmbeddingsResponse`; values go from numpy to text without Python floats."""
+) -> dict[str, object]:
+    """Give an `EmbeddingsResponse`; values stay in numpy."""
     items = [
         {"index": index, "object": "embedding", "embedding": values}
         for index, values in enumerate(encode_values(body, result, task))
     ]
-    return encode_list(items, result, answer_id=answer_id, model=model)
+    return to_list_answer(items, result, answer_id=answer_id, model=model)

@@ -10,7 +10,7 @@ from embed_runtime.types import EmbedResult, Task
 from embed_server.protocol.encoding import encode_values
 from embed_server.protocol.examples import examples, list_example
 from embed_server.protocol.openai import InputFields
-from embed_server.protocol.shared import Usage, encode_list
+from embed_server.protocol.shared import Usage, to_list_answer
 
 # Names that vLLM had, and what it calls them now.
 _REMOVED = {"score": "classify", "encode": "token_embed"}
@@ -81,12 +81,12 @@ class PoolingResponse(BaseModel):
     usage: Usage
 
 
-def encode_json(
+def to_answer(
     body: PoolingRequest, result: EmbedResult, task: Task, *, answer_id: str, model: str
-) -> bytes:
-    """Write a `PoolingResponse`; values go from numpy to text without Python floats."""
+) -> dict[str, object]:
+    """Give a `PoolingResponse`; values stay in numpy."""
     items = [
         {"index": index, "object": "pooling", "data": values}
         for index, values in enumerate(encode_values(body, result, task))
     ]
-    return encode_list(items, result, answer_id=answer_id, model=model)
+    return to_list_answer(items, result, answer_id=answer_id, model=model)

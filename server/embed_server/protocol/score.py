@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import numpy as np
-import orjson
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from embed_runtime.errors import InputError
@@ -16,7 +15,7 @@ from embed_server.protocol.chat import ContentPart
 from embed_server.protocol.examples import examples, list_example
 from embed_server.protocol.parsing import Many, is_list
 from embed_server.protocol.request import RequestFields
-from embed_server.protocol.shared import Usage, count_tokens, encode_list
+from embed_server.protocol.shared import Usage, count_tokens, to_list_answer
 
 # Spellings of the two sides, in the order in which they are looked for.
 _SPELLINGS = (
@@ -266,17 +265,17 @@ class RerankResponse(BaseModel):
     results: list[RankedItem]
 
 
-def encode_scores(
+def to_score_answer(
     scores: FloatArray, results: Sequence[EmbedResult], *, answer_id: str, model: str
-) -> bytes:
-    """Write a `ScoreResponse`."""
+) -> dict[str, object]:
+    """Give a `ScoreResponse`."""
     items = [
         {"index": index, "object": "score", "score": score} for index, score in enumerate(scores)
     ]
-    return encode_list(items, *results, answer_id=answer_id, model=model)
+    return to_list_answer(items, *results, answer_id=answer_id, model=model)
 
 
-def encode_ranking(
+def to_ranking(
     body: RerankRequest,
     documents: Sequence[str],
     scores: FloatArray,
@@ -284,8 +283,8 @@ def encode_ranking(
     *,
     answer_id: str,
     model: str,
-) -> bytes:
-    """Write a `RerankResponse`; documents of equal score stay in their order."""
+) -> dict[str, object]:
+    """Give a `RerankResponse`; documents of equal score stay in their order."""
     ranking = np.argsort(-scores, kind="stable")[: body.top_n or None].tolist()
     items: list[dict[str, Any]] = []
     for index in ranking:
@@ -293,5 +292,4 @@ def encode_ranking(
         if body.return_documents:
             item["document"] = {"text": documents[index], "multi_modal": None}
         items.append(item)
-    answer = {"id": answer_id, "model": model, "usage": count_tokens(*results), "results": items}
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    return {"id": answer_id, "model": model, "usage": count_tokens(*results), "results": items}

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 
-import orjson
 from pydantic import BaseModel
 
 from embed_runtime.errors import InputError
@@ -54,11 +53,11 @@ def count_tokens(*results: EmbedResult) -> dict[str, int | None]:
     return {name: usage[name] for name in ("prompt_tokens", "total_tokens")}
 
 
-def encode_list(
+def to_list_answer(
     items: Sequence[object], *results: EmbedResult, answer_id: str, model: str
-) -> bytes:
-    """Write an answer of OpenAI's kind: a list, and what it cost."""
-    answer = {
+) -> dict[str, object]:
+    """Give an answer of OpenAI's kind: a list, and what it cost."""
+    return {
         "id": answer_id,
         "object": "list",
         "created": int(time.time()),
@@ -66,7 +65,6 @@ def encode_list(
         "data": items,
         "usage": count_usage(*results),
     }
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def check_limit(

@@ -5,7 +5,6 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeAlias
 
-import orjson
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -159,40 +158,34 @@ def _name_sentence(index: int) -> str:
     return f"sentence {index - 1}" if index else "source_sentence"
 
 
-def encode_vectors(result: EmbedResult) -> bytes:
-    """Write `Vectors`."""
-    return _dumps(result.vectors)
+def to_vectors(result: EmbedResult) -> object:
+    """Give `Vectors`."""
+    return result.vectors
 
 
-def encode_token_vectors(result: EmbedResult) -> bytes:
-    """Write `TokenVectors`."""
-    return _dumps([result.vectors[start:stop] for start, stop in _spans(result)])
+def to_token_vectors(result: EmbedResult) -> object:
+    """Give `TokenVectors`."""
+    return [result.vectors[start:stop] for start, stop in _spans(result)]
 
 
-def encode_sparse(result: EmbedResult) -> bytes:
-    """Write `SparseVectors`."""
+def to_sparse_vectors(result: EmbedResult) -> object:
+    """Give `SparseVectors`."""
     assert result.token_ids is not None
-    return _dumps(
+    return [
         [
-            [
-                {"index": index, "value": value}
-                for index, value in zip(
-                    result.token_ids[start:stop].tolist(), result.vectors[start:stop], strict=True
-                )
-            ]
-            for start, stop in _spans(result)
+            {"index": index, "value": value}
+            for index, value in zip(
+                result.token_ids[start:stop].tolist(), result.vectors[start:stop], strict=True
+            )
         ]
-    )
+        for start, stop in _spans(result)
+    ]
 
 
-def encode_similarity(result: EmbedResult) -> bytes:
-    """Write the cosines of the first vector with all others."""
-    return _dumps(result.vectors[1:] @ result.vectors[0])
+def to_similarities(result: EmbedResult) -> object:
+    """Give the cosines of the first vector with all others."""
+    return result.vectors[1:] @ result.vectors[0]
 
 
 def _spans(result: EmbedResult) -> Iterator[tuple[int, int]]:
     return pairwise(result.offsets.tolist())
-
-
-def _dumps(value: Any) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -3,7 +3,6 @@
 from typing import ClassVar
 
 import numpy as np
-import orjson
 from pydantic import BaseModel, Field, StrictStr
 
 from embed_runtime.types import FloatArray
@@ -47,12 +46,12 @@ class Rank(BaseModel):
     score: float
 
 
-def encode_ranks(body: TeiRerankBody, scores: FloatArray) -> bytes:
-    """Write a list of `Rank`s, the best first; texts of equal score stay in their order."""
+def to_ranks(body: TeiRerankBody, scores: FloatArray) -> list[dict[str, object]]:
+    """Give a list of `Rank`s, the best first; texts of equal score stay in their order."""
     ranks: list[dict[str, object]] = []
     for index in np.argsort(-scores, kind="stable").tolist():
         rank: dict[str, object] = {"index": index, "score": float(scores[index])}
         if body.return_text:
             rank["text"] = body.texts[index]
         ranks.append(rank)
-    return orjson.dumps(ranks)
+    return ranks

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any, TypeAlias
 
-import orjson
 from pydantic import BaseModel, BeforeValidator, Field, StrictInt, StrictStr, WithJsonSchema
 
 from embed_runtime.tokenizer import Tokenizer
@@ -81,8 +80,8 @@ class SimpleToken(BaseModel):
 TokenLists: TypeAlias = list[list[SimpleToken]]
 
 
-def encode_tokens(body: TeiTokenizeBody, tokenizer: Tokenizer, prompt: str) -> bytes:
-    """Write `TokenLists`.
+def to_token_lists(body: TeiTokenizeBody, tokenizer: Tokenizer, prompt: str) -> object:
+    """Give `TokenLists`.
 
     Raises:
         InputError: A text is not Unicode.
@@ -95,29 +94,25 @@ def encode_tokens(body: TeiTokenizeBody, tokenizer: Tokenizer, prompt: str) -> b
         )
         for index, text in enumerate(body.inputs)
     ]
-    return orjson.dumps(
+    return [
         [
-            [
-                {
-                    "id": token.id,
-                    "text": token.text,
-                    "special": token.start is None,
-                    "start": token.start,
-                    "stop": token.stop,
-                }
-                for token in row
-            ]
-            for row in rows
+            {
+                "id": token.id,
+                "text": token.text,
+                "special": token.start is None,
+                "start": token.start,
+                "stop": token.stop,
+            }
+            for token in row
         ]
-    )
+        for row in rows
+    ]
 
 
-def encode_texts(body: DecodeBody, tokenizer: Tokenizer) -> bytes:
-    """Write the texts of ids.
+def to_texts(body: DecodeBody, tokenizer: Tokenizer) -> list[str]:
+    """Give the texts of ids.
 
     Raises:
         InputError: An id is outside the vocabulary.
     """
-    return orjson.dumps(
-        [tokenizer.decode(row, skip_special_tokens=body.skip_special_tokens) for row in body.ids]
-    )
+    return [tokenizer.decode(row, skip_special_tokens=body.skip_special_tokens) for row in body.ids]

@@ -4,10 +4,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from embed_server.answers import bytes_response, json_response
+from embed_server.answers import bytes_answer, json_answer
 from embed_server.documentation import BYTES, FAILURES
 from embed_server.endpoint import Endpoint
-from embed_server.protocol.pooling import PoolingRequest, PoolingResponse, encode_json
+from embed_server.protocol.pooling import PoolingRequest, PoolingResponse, to_answer
 from embed_server.protocol.request import naming_the_remedy
 from embed_server.service import answer_id, service_of
 
@@ -25,5 +25,8 @@ async def pooling(request: Request, body: PoolingRequest) -> Response:
         result = await service.embed(request, model, work)
     name = answer_id(request, "pooling", body.request_id)
     if body.wants_bytes:
-        return bytes_response(body, result, work.task, answer_id=name, model=model.name)
-    return json_response(encode_json(body, result, work.task, answer_id=name, model=model.name))
+        return await bytes_answer(body, result, work.task, answer_id=name, model=model.name)
+    return await json_answer(
+        lambda: to_answer(body, result, work.task, answer_id=name, model=model.name),
+        size=result.vectors.size,
+    )

@@ -5,11 +5,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embed_runtime.types import Truncate
-from embed_server.answers import json_response
+from embed_server.answers import json_answer
 from embed_server.documentation import FAILURES, TEI_FAILURES, either
 from embed_server.endpoint import Endpoint
-from embed_server.protocol.score import RerankRequest, RerankResponse, encode_ranking, to_texts
-from embed_server.protocol.tei_rank import Rank, TeiRerankBody, encode_ranks
+from embed_server.protocol.score import RerankRequest, RerankResponse, to_ranking, to_texts
+from embed_server.protocol.tei_rank import Rank, TeiRerankBody, to_ranks
 from embed_server.scoring import score_pairs
 from embed_server.service import answer_id, service_of
 
@@ -35,7 +35,7 @@ async def rank_texts(request: Request, body: TeiRerankBody) -> Response:
     scores, _ = await score_pairs(
         request, model, fields, [body.query], body.texts, truncate=body.cut
     )
-    return json_response(encode_ranks(body, scores))
+    return await json_answer(lambda: to_ranks(body, scores), size=len(scores))
 
 
 @router.post("/v1/rerank", response_model=RerankResponse, responses=FAILURES)
@@ -57,5 +57,7 @@ async def _rank(request: Request, body: RerankRequest, *, truncate: Truncate) ->
         request, model, body, to_texts([body.query]), documents, truncate=truncate
     )
     name = answer_id(request, "score", body.request_id)
-    content = encode_ranking(body, documents, scores, results, answer_id=name, model=model.name)
-    return json_response(content)
+    return await json_answer(
+        lambda: to_ranking(body, documents, scores, results, answer_id=name, model=model.name),
+        size=len(scores),
+    )

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from embed_runtime.types import EmbedRequest, EmbedResult
+from embed_server.answers import json_answer
 from embed_server.documentation import TEI_FAILURES, answer
 from embed_server.endpoint import Endpoint
 from embed_server.protocol.request import naming_the_remedy
@@ -22,12 +23,12 @@ from embed_server.protocol.tei import (
     TeiVectorBody,
     TokenVectors,
     Vectors,
-    encode_similarity,
-    encode_sparse,
-    encode_token_vectors,
-    encode_vectors,
+    to_similarities,
+    to_sparse_vectors,
+    to_token_vectors,
+    to_vectors,
 )
-from embed_server.protocol.tei_tokens import DecodeBody, encode_texts
+from embed_server.protocol.tei_tokens import DecodeBody, to_texts
 from embed_server.service import service_of
 
 router = APIRouter(route_class=Endpoint, tags=["text-embeddings-inference"])
@@ -41,14 +42,14 @@ COSINES = [0.8125, 0.25]
 async def embed(request: Request, body: TeiVectorBody) -> Response:
     """Embed texts: one vector each."""
     work = service_of(request).allow_pieces(body.to_request())
-    return await _answer(request, body.model, work, encode_vectors)
+    return await _answer(request, body.model, work, to_vectors)
 
 
 @router.post("/embed_all", response_model=TokenVectors, responses=TEI_FAILURES | answer([VECTORS]))
 async def embed_all(request: Request, body: TeiEmbedBody) -> Response:
     """Embed tokens: one vector each, special tokens included."""
     work = body.to_request("token_embed")
-    return await _answer(request, body.model, work, encode_token_vectors)
+    return await _answer(request, body.model, work, to_token_vectors)
 
 
 @router.post(
@@ -56,13 +57,13 @@ async def embed_all(request: Request, body: TeiEmbedBody) -> Response:
 )
 async def embed_sparse(request: Request, body: TeiEmbedBody) -> Response:
     """Weigh tokens of the vocabulary."""
-    return await _answer(request, body.model, body.to_request("sparse"), encode_sparse)
+    return await _answer(request, body.model, body.to_request("sparse"), to_sparse_vectors)
 
 
 @router.post("/similarity", response_model=list[float], responses=TEI_FAILURES | answer(COSINES))
 async def similarity(request: Request, body: SimilarityBody) -> Response:
     """Compare sentences with one: cosines, in their order."""
-    return await _answer(request, body.model, body.to_request(), encode_similarity)
+    return await _answer(request, body.model, body.to_request(), to_similarities)
 
 
 @router.post("/", response_model=Vectors | SparseVectors, responses=TEI_FAILURES | answer(VECTORS))
@@ -71,28 +72,32 @@ async def root(request: Request, body: TeiVectorBody) -> Response:
     sparse = service_of(request).find_model(body.model).manifest.sparse
     if sparse is None or sparse.output != "embedding":
         return await embed(request, body)
-    return await _answer(request, body.model, body.to_request("sparse"), encode_sparse)
+    return await _answer(request, body.model, body.to_request("sparse"), to_sparse_vectors)
 
 
 @router.post("/decode", response_model=list[str], responses=TEI_FAILURES | answer(["the model"]))
 async def decode(request: Request, body: DecodeBody) -> Response:
     """Turn token ids into text."""
-    tokenizer = service_of(request).find_model(body.model).runtime.tokenizer
-    content = await asyncio.to_thread(encode_texts, body, tokenizer)
-    return Response(content, media_type="application/json")
+    service = service_of(request)
+    tokenizer = service.find_model(body.model).runtime.tokenizer
+    service.check_num_inputs(len(body.ids))
+    num_ids = sum(map(len, body.ids))
+    service.check_tokenizing(num_ids, "token ids")
+    texts = await asyncio.to_thread(to_texts, body, tokenizer)
+    return await json_answer(lambda: texts, size=num_ids)
 
 
 async def _answer(
     request: Request,
     name: str | None,
     work: EmbedRequest,
-    encode: Callable[[EmbedResult], bytes],
+    to_answer: Callable[[EmbedResult], object],
 ) -> Response:
     service = service_of(request)
     with naming_the_remedy(REMEDY):
         result = await service.embed(request, service.find_model(name), work)
-    return Response(
-        encode(result),
+    return await json_answer(
+        lambda: to_answer(result),
+        size=result.vectors.size,
         headers={"x-compute-tokens": str(int(result.num_tokens.sum()))},
-        media_type="application/json",
     )
