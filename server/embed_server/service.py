@@ -138,12 +138,7 @@ class Service:
         Raises:
             RequestTooLargeError: There are more.
         """
-        most = self.config.max_request_inputs
-        if num_inputs > most:
-            raise RequestTooLargeError(
-                f"the request has {num_inputs} inputs, and max_request_inputs={most}; split it, or"
-                " start the server with a larger --max-request-inputs"
-            )
+        _refuse_above(self.config.max_request_inputs, num_inputs, "inputs", "max_request_inputs")
 
     def check_tokenizing(self, size: int, unit: Literal["characters", "token ids"]) -> None:
         """Refuse more text, or ids of more text, than the tokenizer may be asked about at once.
@@ -151,12 +146,7 @@ class Service:
         Raises:
             RequestTooLargeError: There is more.
         """
-        most = self.config.max_tokenize_chars
-        if size > most:
-            raise RequestTooLargeError(
-                f"the request has {size} {unit}, and max_tokenize_chars={most}; split it, or start"
-                " the server with a larger --max-tokenize-chars"
-            )
+        _refuse_above(self.config.max_tokenize_chars, size, unit, "max_tokenize_chars")
 
     async def is_healthy(self) -> bool:
         """Tell whether every engine works."""
@@ -174,6 +164,14 @@ def answer_id(request: Request, prefix: str, body_id: str | None = None) -> str:
     state = request.state
     base = state.request_id if state.has_given_id or not body_id else body_id
     return f"{prefix}-{base}"
+
+
+def _refuse_above(most: int, size: int, unit: str, name: str) -> None:
+    if size > most:
+        raise RequestTooLargeError(
+            f"the request has {size} {unit}, and {name}={most}; split it, or start the server with"
+            f" a larger --{name.replace('_', '-')}"
+        )
 
 
 async def _run_together(model: ServedModel, works: Sequence[EmbedRequest]) -> list[EmbedResult]:
