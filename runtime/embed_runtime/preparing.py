@@ -1,14 +1,17 @@
 """From a request to a job: checked, tokenized, ready for the queue."""
 
 import asyncio
-from collections.abc import Sized
-from concurrent.futures import ThreadPoolExecutor
+import math
+import sys
+import threading
+from collections.abc import Callable, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 
 from embed_runtime.chunking import PieceGathering, SpanGathering, split
-from embed_runtime.errors import ClosedError, InputError
+from embed_runtime.errors import ClosedError, InputError, OverloadedError
 from embed_runtime.jobs import Job
 from embed_runtime.manifest import Manifest
 from embed_runtime.plan import Plan, make_plan
@@ -20,6 +23,8 @@ from embed_runtime.types import NO_ADAPTER, EmbedRequest, TokenizedInput
 _INLINE_CHARS = 1000
 # What an input takes beside its characters and its prompt's, in characters.
 _CHARS_PER_INPUT = 40
+# For estimates only. English has 4 to 5 characters a token.
+_CHARS_PER_TOKEN = 4
 
 
 class Preparer:
@@ -36,6 +41,9 @@ class Preparer:
         self._manifest = manifest
         self._tokenizer = tokenizer
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="embed-tokenizer")
+        self._lock = threading.Lock()
+        # Guarded by the lock: what these threads have, or have still to come to.
+        self._num_waiting_tokens = 0
 
     def prepare(self, request: EmbedRequest, first_index: int = 0) -> Job:
         """Check a request and tokenize it, here and now.
@@ -49,11 +57,20 @@ class Preparer:
         """
         return self._prepare(request, make_plan(request, self._manifest), first_index)
 
-    async def aprepare(self, request: EmbedRequest, first_index: int = 0) -> Job:
+    async def aprepare(
+        self, request: EmbedRequest, first_index: int = 0, *, max_waiting_tokens: int | None = None
+    ) -> Job:
         """Do the same; what takes long is done off the event loop.
+
+        Args:
+            request: It.
+            first_index: As in `prepare`.
+            max_waiting_tokens: Tokens, by an estimate, that may wait there to be made of texts. A
+                request that is larger by itself is taken when nothing else waits.
 
         Raises:
             InputError: The request is wrong.
+            OverloadedError: Too much waits already.
             ClosedError: It is long, and `close` was called.
         """
         plan = make_plan(request, self._manifest)
@@ -61,15 +78,34 @@ class Preparer:
         num_chars = sum(map(_count_chars, request.inputs)) + per_input * len(request.inputs)
         if num_chars <= _INLINE_CHARS:
             return self._prepare(request, plan, first_index)
+        num_tokens = sum(map(make_estimate(request, plan, self._manifest), request.inputs))
+        self._let_wait(num_tokens, max_waiting_tokens or sys.maxsize)
         try:
-            preparing = self._threads.submit(self._prepare, request, plan, first_index)
-        except RuntimeError as error:  # the only one it has: it was shut down
-            raise ClosedError("the runtime is closed") from error
-        return await asyncio.wrap_future(preparing)
+            return await asyncio.wrap_future(self._start(request, plan, first_index))
+        finally:
+            with self._lock:
+                self._num_waiting_tokens -= num_tokens
 
     def close(self) -> None:
         """End the threads when they are done with what they have."""
         self._threads.shutdown()
+
+    def _start(self, request: EmbedRequest, plan: Plan, first_index: int) -> Future[Job]:
+        try:
+            return self._threads.submit(self._prepare, request, plan, first_index)
+        except RuntimeError as error:  # the only one it has: it was shut down
+            raise ClosedError("the runtime is closed") from error
+
+    def _let_wait(self, num_tokens: int, most: int) -> None:
+        with self._lock:
+            waiting = self._num_waiting_tokens
+            if waiting and waiting + num_tokens > most:
+                raise OverloadedError(
+                    f"the queue is full: texts of about {waiting} tokens wait for the tokenizer,"
+                    f" this request has about {num_tokens}, and max_queue_tokens={most};"
+                    " try again in 1 s"
+                )
+            self._num_waiting_tokens += num_tokens
 
     def _prepare(self, request: EmbedRequest, plan: Plan, first_index: int) -> Job:
         try:
@@ -80,6 +116,27 @@ class Preparer:
             if error.index is None:
                 raise
             raise error.renaming(request.name_input(error.index)) from None
+
+
+def make_estimate(request: EmbedRequest, plan: Plan, manifest: Manifest) -> Callable[[object], int]:
+    """Make what guesses the tokens of an input, at least 1, even where it is none at all.
+
+    Args:
+        request: What it is an input of.
+        plan: How that is answered.
+        manifest: The model's.
+    """
+    added = math.ceil(_count_chars(plan.prompt) / _CHARS_PER_TOKEN)
+    added += manifest.tokenizer.num_special_tokens
+    # What is read in pieces is read in full.
+    most = sys.maxsize if request.chunk else manifest.max_tokens
+
+    def estimate(one: object) -> int:
+        num_chars = _count_chars(one)
+        own = math.ceil(num_chars / _CHARS_PER_TOKEN) if isinstance(one, str) else num_chars
+        return max(min(own + added, most), 1)
+
+    return estimate
 
 
 def _prepare_whole(request: EmbedRequest, plan: Plan, tokenizer: Tokenizer) -> Job:

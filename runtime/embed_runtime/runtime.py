@@ -334,12 +334,12 @@ class Runtime:
         Raises:
             InputError: The request is wrong.
             RequestTooLargeError: It has more than `max_request_tokens`.
-            OverloadedError: The queue is full.
+            OverloadedError: The queue is full, or texts of as many tokens wait for the tokenizer.
             EngineError: The engine failed.
             ClosedError: The runtime is closed.
         """
         self._scheduler.check_open()
-        job = await self._preparer.aprepare(request)
+        job = await self._preparer.aprepare(request, max_waiting_tokens=self.max_queue_tokens)
         self._check_num_tokens(job)
         # Requests that reach the event loop in the same turn get this far first, so that they meet
         # in one batch instead of the first one going alone.

@@ -1,7 +1,6 @@
 """Many texts, a window at a time: what is held does not grow with their number."""
 
 import asyncio
-import math
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sized
@@ -14,7 +13,7 @@ from embed_runtime.errors import InputError, OverloadedError
 from embed_runtime.jobs import Job
 from embed_runtime.manifest import Manifest
 from embed_runtime.plan import make_plan
-from embed_runtime.preparing import Preparer
+from embed_runtime.preparing import Preparer, make_estimate
 from embed_runtime.progress import show_progress
 from embed_runtime.scheduler import Scheduler
 from embed_runtime.types import EmbedRequest, EmbedResult, FloatArray, TextOrIds
@@ -23,9 +22,6 @@ from embed_runtime.types import EmbedRequest, EmbedResult, FloatArray, TextOrIds
 _WINDOW_BATCHES = 16
 # Windows in the queue at once: while the oldest is computed, the next ones are tokenized.
 _MAX_WINDOWS = 3
-
-# For sizing windows only. English has 4 to 5 characters a token.
-_CHARS_PER_TOKEN = 4
 
 
 class Streamer:
@@ -128,14 +124,8 @@ class Streamer:
     def _windows(
         self, texts: Iterable[TextOrIds], request: EmbedRequest
     ) -> Iterator[tuple[int, list[TextOrIds]]]:
-        prompt = make_plan(request, self._manifest).prompt
-        added = _estimate_tokens(prompt) + self._manifest.tokenizer.num_special_tokens
-        # What is read in pieces is read in full.
-        most = sys.maxsize if request.chunk else self._manifest.max_tokens
-
-        def estimate_tokens(one: object) -> int:
-            return max(min(_estimate_tokens(one) + added, most), 1)
-
+        plan = make_plan(request, self._manifest)
+        estimate_tokens = make_estimate(request, plan, self._manifest)
         # What is read as one text cannot be taken apart.
         window_tokens = sys.maxsize if request.late_chunking else self._window_tokens
         return _cut(texts, window_tokens=window_tokens, estimate_tokens=estimate_tokens)
@@ -176,13 +166,6 @@ def _cut(
         yield first_index, window
     elif not first_index:
         raise InputError("there are no texts: at least one is needed", param="inputs")
-
-
-def _estimate_tokens(one: object) -> int:
-    """Guess from the length; what is no input at all is the tokenizer's to refuse."""
-    if isinstance(one, str):
-        return math.ceil(len(one) / _CHARS_PER_TOKEN)
-    return len(one) if isinstance(one, Sized) else 1
 
 
 def _count(texts: Iterable[TextOrIds]) -> int | None:

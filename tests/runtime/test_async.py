@@ -69,6 +69,29 @@ class TestAsync:
         assert threads[1] == threading.current_thread().name
         assert all(threads[at].startswith("embed-tokenizer") for at in (0, 2, 3))
 
+    def test_what_waits_for_the_tokenizer_is_bounded(
+        self, dummy_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def run(runtime: Runtime) -> None:
+            encode, goes_on = runtime.tokenizer.encode, threading.Event()
+
+            def encode_late(*args: Any, **options: Any) -> Any:
+                assert goes_on.wait(SECONDS)
+                return encode(*args, **options)
+
+            monkeypatch.setattr(runtime.tokenizer, "encode", encode_late)
+            large = EmbedRequest(inputs=["water " * 1000] * 20)  # more than the queue, but alone
+            first = asyncio.create_task(runtime.asubmit(large))
+            await asyncio.sleep(0)
+            with pytest.raises(OverloadedError, match="wait for the tokenizer"):
+                await runtime.asubmit(large)
+            goes_on.set()
+            assert len((await first).num_tokens) == 20
+            await runtime.asubmit(large)
+
+        with Runtime(dummy_bundle(), config=RuntimeConfig(max_queue_tokens=100)) as runtime:
+            asyncio.run(run(runtime))
+
     def test_errors_arrive(self, runtime: Runtime) -> None:
         with pytest.raises(InputError, match="unknown prompt"):
             asyncio.run(runtime.aembed("a", prompt_name="nothing"))
