@@ -159,12 +159,11 @@ class Tokenizer:
         frame = self._frame(replace(request, max_tokens=None, truncate="NONE", chunk=False))
         rows: list[list[int]] = []
         for index, one in enumerate(check_inputs(request.inputs)):
-            front = prompt if index == 0 else ""
-            rows.append(
-                self.encode_text(front + one, add_special_tokens=False, index=index)
-                if isinstance(one, str)
-                else check_ids(one, index)
-            )
+            if isinstance(one, str):
+                text = self._check_text(prompt + one if index == 0 else one, index)
+                rows += self._encode_texts([text], frame)  # more than fits, where it is too long
+            else:
+                rows.append(check_ids(one, index))
         spans = [
             item.input_ids for item in to_inputs(rows, [0] * len(rows), vocab_size=self.vocab_size)
         ]
@@ -174,8 +173,8 @@ class Tokenizer:
         whole = np.concatenate([frame.first, *spans, frame.last]).astype(np.int32)
         if len(whole) > self.max_tokens:
             raise InputTooLongError(
-                f"the inputs have {len(whole)} tokens together, and the maximum context length is"
-                f" {self.max_tokens} tokens; send fewer at once",
+                f"the inputs have at least {len(whole)} tokens together, and the maximum context"
+                f" length is {self.max_tokens} tokens; send fewer at once",
                 param="input_tokens",
             )
         return TokenizedInput(input_ids=whole), np.concatenate([[0], np.cumsum(counts)])

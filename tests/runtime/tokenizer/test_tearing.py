@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers
 
-from embed_runtime import EmbedRequest, InputError
+from embed_runtime import EmbedRequest, InputError, InputTooLongError
 from embed_runtime.tearing import can_tear
 from embed_runtime.tokenizer import Tokenizer
 from embed_runtime.types import Truncate
@@ -108,6 +108,17 @@ def test_chinese_is_shortened_at_no_more_cost(ours: tuple[Tokenizer, WatchedLibr
     tokenizer, watched = ours
     watched.num_chars.clear()
     assert tokenizer.shorten("你好" * 500_000, 7) == "你好你好你好你"
+    assert sum(watched.num_chars) < 10_000
+
+
+@pytest.mark.parametrize("text", ["你好" * 500_000, "the model " * 100_000])
+def test_a_long_text_is_not_read_to_its_end_to_be_too_long_with_others(
+    ours: tuple[Tokenizer, WatchedLibrary], text: str
+) -> None:
+    tokenizer, watched = ours
+    watched.num_chars.clear()
+    with pytest.raises(InputTooLongError, match="tokens together"):
+        tokenizer.encode_together(EmbedRequest(inputs=["a", text]))
     assert sum(watched.num_chars) < 10_000
 
 
