@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import orjson
 import pytest
@@ -115,3 +116,15 @@ def test_large_answers_are_the_same_and_made_off_the_event_loop(
             contents.append(re.sub(rb'"created":\d+', b"", response.content))
             assert {one for found in on_loop for one in found} == {most > 1}
         assert contents[0] == contents[1]
+
+
+def test_a_large_answer_comes_whole_over_the_wire(
+    start_server: Callable[..., Any], dummy_bundle: Callable[..., Path]
+) -> None:
+    inputs = [[5, 6], [7]] * 2500
+    url = f"{start_server(dummy_bundle()).url}/v1/embeddings"
+    response = httpx.post(url, json={"input": inputs}, timeout=60)
+    assert response.headers["Transfer-Encoding"] == "chunked"
+    first, second = (item["embedding"] for item in response.json()["data"][:2])
+    assert [item["embedding"] for item in response.json()["data"]] == [first, second] * 2500
+    assert response.json()["usage"]["total_tokens"] == 7500
