@@ -22,7 +22,7 @@ class ServedModel:
         names: What requests may call the model by; the first is reported back.
         certificate: The bundle's, if it has one.
         chat_template: The operator's, or else the bundle's, if it has one.
-        engine_failed: Whether the engine failed, or was gone, the last time it was asked.
+        engine_failed: Whether the engine failed, or was gone, since `is_healthy` last saw it work.
     """
 
     runtime: Runtime
@@ -66,24 +66,24 @@ class ServedModel:
         return self.runtime.manifest
 
     async def run(self, work: EmbedRequest) -> EmbedResult:
-        """Compute vectors, and remember whether the engine could."""
+        """Compute vectors, and remember where the engine could not."""
         try:
-            result = await self.runtime.asubmit(work)
+            return await self.runtime.asubmit(work)
         except (EngineError, ClosedError):
             self.engine_failed = True
             raise
-        self.engine_failed = False
-        return result
 
     async def is_healthy(self) -> bool:
-        """Tell whether the engine works: by its last answer, and after a failure by a new try."""
+        """Tell whether the engine works: as long as it never failed, and then by a new try."""
         if self.engine_failed:
             try:
-                await self.run(EmbedRequest(inputs=["health"]))
+                # Other answers, and this one without that, may be kept ones that need no engine.
+                await self.run(EmbedRequest(inputs=["health"], use_cache=False))
             except (EngineError, ClosedError):
                 return False
             except OverloadedError:
                 return True  # a full queue says nothing against the engine
+            self.engine_failed = False
         return True
 
 

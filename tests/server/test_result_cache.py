@@ -7,7 +7,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from embed_runtime import Runtime, RuntimeConfig
+from embed_runtime import EngineError, Runtime, RuntimeConfig
+from embed_runtime.engines.dummy import DummyEngine
 from embed_server import cli, process
 from embed_server.app import create_app
 from embed_server.config import ServerConfig
@@ -69,6 +70,22 @@ def test_a_salt_keeps_a_request_apart(
     assert cached_client.post(path, json=salted).status_code == 200
     metrics = read_metrics(cached_client)
     assert metrics["embed_cache_entries"] > metrics["embed_cache_hits_total"] == 0
+
+
+def test_no_kept_result_makes_a_dead_engine_look_healthy(
+    cached_client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise EngineError("the device is gone")
+
+    kept = {"input": "health"}
+    assert cached_client.post("/v1/embeddings", json=kept).status_code == 200
+    with monkeypatch.context() as patch:
+        patch.setattr(DummyEngine, "run", fail)
+        assert cached_client.post("/v1/embeddings", json={"input": "a"}).status_code == 500
+        assert cached_client.post("/v1/embeddings", json=kept).status_code == 200
+        assert cached_client.get("/health").status_code == 503
+    assert cached_client.get("/health").status_code == 200
 
 
 def test_option(monkeypatch: pytest.MonkeyPatch) -> None:
