@@ -90,7 +90,7 @@ def _api_key(options: dict[str, Any]) -> dict[str, Any]:
     key = os.environ.get(API_KEY_VARIABLE)
     if key is None or "api_key" in options:
         return {}
-    if not key:
+    if not key.strip():
         raise InputError(f"{API_KEY_VARIABLE} is set but empty; unset it or give it a key")
     return {"api_key": (key,)}
 

@@ -58,6 +58,7 @@ class ServerConfig:
             "help": "names that requests may call the only bundle by, the first one is reported "
             "back; by default its folder and its model's id, without and with the owner's name",
             "metavar": "NAME",
+            "needs_value": True,
         },
     )
     api_key: tuple[str, ...] = field(
@@ -68,6 +69,7 @@ class ServerConfig:
             "by default the environment variable EMBED_API_KEY, which other users of the machine "
             "cannot see",
             "metavar": "KEY",
+            "needs_value": True,
         },
     )
     allowed_origins: tuple[str, ...] = field(
@@ -205,7 +207,7 @@ class ServerConfig:
             if value is not None and value < 1:
                 raise InputError(f"{name}={value} is not above 0", param=name)
         for name in ("served_model_name", "api_key", "allowed_origins"):
-            if not all(getattr(self, name)):
+            if not all(text.strip() for text in getattr(self, name)):
                 raise InputError(f"{name} must not be empty text", param=name)
         if self.root_path and (self.root_path[0] != "/" or self.root_path[-1] == "/"):
             raise InputError(

@@ -1,9 +1,10 @@
 """Where the server listens: a port or a unix socket, with TLS or without."""
 
+import os
 import socket
 import ssl
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from embed_runtime.errors import InputError
@@ -21,11 +22,8 @@ def listen(config: ServerConfig) -> Generator[socket.socket]:
         with bind(config) as listener:
             yield listener
         return
-    with _bind_unix(config.uds) as listener:
-        try:
-            yield listener
-        finally:
-            config.uds.unlink(missing_ok=True)
+    with _bind_unix(config.uds) as listener, _removing(config.uds):
+        yield listener
 
 
 def bind(config: ServerConfig) -> socket.socket:
@@ -66,6 +64,20 @@ def _bind_unix(path: Path) -> socket.socket:
             f"cannot listen on {path}: {error.strerror or error}; choose another --uds", param="uds"
         ) from error
     return listener
+
+
+@contextmanager
+def _removing(path: Path) -> Generator[None]:
+    """Remove a socket's file at the end, unless another server has put its own there since."""
+    # Kept open, so that no other file gets this one's number.
+    own = os.open(path, os.O_PATH)
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(own), path.lstat()):
+                path.unlink()
+        os.close(own)
 
 
 def _is_served(path: Path) -> bool:

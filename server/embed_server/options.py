@@ -2,11 +2,14 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import Field, fields
 from types import NoneType
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
+
+from embed_runtime.errors import InputError
 
 ConfigT = TypeVar("ConfigT")
 
@@ -50,22 +53,31 @@ def with_dashes(arguments: Sequence[str]) -> list[str]:
 
 
 def from_options(config_class: type[ConfigT], options: Mapping[str, Any]) -> ConfigT:
-    """Make a config of the flags that were given; the class has defaults for the others."""
+    """Make a config of the flags that were given; the class has defaults for the others.
+
+    Raises:
+        InputError: A value is out of range; or a list is empty, where that would not mean "none"
+            but what holds without the flag.
+    """
+    known: type[Any] = config_class
     given = {
-        name: _to_tuple(options[name]) if isinstance(options[name], list) else options[name]
-        for name in get_type_hints(config_class)
-        if name in options
+        option.name: _to_tuple(options[option.name], option)
+        if isinstance(options[option.name], list)
+        else options[option.name]
+        for option in fields(known)
+        if option.name in options
     }
     return config_class(**given)
 
 
-def _to_tuple(values: list[str]) -> tuple[str, ...]:
+def _to_tuple(values: list[str], option: Field[Any]) -> tuple[str, ...]:
     """Take one JSON list of texts, which is how vLLM's users write several, for its items."""
     if len(values) == 1 and values[0].startswith("["):
-        try:
-            return msgspec.json.decode(values[0], type=tuple[str, ...])
-        except msgspec.DecodeError:
-            pass  # then it is a text like any other
+        with suppress(msgspec.DecodeError):  # then it is a text like any other
+            values = msgspec.json.decode(values[0], type=list[str])
+    if not values and option.metadata.get("needs_value"):
+        flag = "--" + option.name.replace("_", "-")
+        raise InputError(f"{flag} [] names none; name at least one, or leave {flag} out")
     return tuple(values)
 
 

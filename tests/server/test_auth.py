@@ -71,6 +71,14 @@ def test_paths_without_a_key(guarded: TestClient, method: str, path: str, status
     assert guarded.request(method, path).status_code == status
 
 
+@pytest.mark.parametrize("key", ["key\n", " key\r\n", "voil\u00e0"])
+def test_keys_may_have_white_space_around_them(runtime: Runtime, key: str) -> None:
+    client = TestClient(create_app([ServedModel.of(runtime)], ServerConfig(api_key=(key,))))
+    headers = {b"Authorization": f"Bearer {key.strip()}".encode()}
+    assert client.get("/info", headers=headers).status_code == 200
+    assert client.get("/info", headers={"Authorization": "Bearer "}).status_code == 401
+
+
 def paths() -> Iterator[str]:
     routes: list[BaseRoute] = [route for router in all_routers() for route in router.routes]
     yield from (path for route in routes if (path := getattr(route, "path", "")))

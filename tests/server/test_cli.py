@@ -83,6 +83,12 @@ def test_options_fill_both_configs(parse: Callable[..., Options]) -> None:
     )
 
 
+@pytest.mark.parametrize("option", ["allowed-origins", "allowed-methods", "allowed-headers"])
+def test_an_empty_list_may_mean_none(parse: Callable[..., Options], option: str) -> None:
+    _, _, config, _ = parse("bundle", f"--{option}", "[]")
+    assert getattr(config, option.replace("-", "_")) == ()
+
+
 @pytest.mark.parametrize(
     ("arguments", "origins"),
     [
@@ -122,11 +128,22 @@ def test_the_environments_key_counts_only_without_a_flag(
     assert parse("bundle", "--api-key", "a", "b")[2].api_key == ("a", "b")
 
 
+@pytest.mark.parametrize("key", ["", "\n"])
 def test_an_empty_key_in_the_environment_does_not_open_the_server(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
-    monkeypatch.setenv(cli.API_KEY_VARIABLE, "")
+    monkeypatch.setenv(cli.API_KEY_VARIABLE, key)
     assert "EMBED_API_KEY is set but empty" in fail(capsys, "bundle")
+
+
+@pytest.mark.parametrize("arguments", [("--api-key", "[]"), ("--api_key=[]",)])
+def test_an_empty_list_of_keys_does_not_open_the_server(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv(cli.API_KEY_VARIABLE, "from-environment")
+    assert "--api-key [] names none" in fail(capsys, "bundle", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +160,8 @@ def test_an_empty_key_in_the_environment_does_not_open_the_server(
         (("bundle", "--serve", "x"), "--serve"),
         (("bundle", "--log-level", "loud"), "debug"),
         (("bundle", "--api-key", ""), "api_key"),
+        (("bundle", "--api-key", "good", " "), "api_key"),
+        (("bundle", "--served-model-name", "[]"), "--served-model-name [] names none"),
         (("bundle", "--max-body-bytes", "0"), "max_body_bytes=0"),
         (("bundle", "--drain-seconds", "-1"), "drain_seconds=-1"),
         (("bundle", "--root-path", "x/"), "root_path='x/'"),

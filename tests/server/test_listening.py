@@ -5,6 +5,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,19 @@ def test_a_unix_socket(start_server: Any, bundle: Path, tmp_path: Path) -> None:
     assert server.stop() == 0
     assert not path.exists()
     assert "from unix: POST /v1/embeddings -> 200" in server.log.read_text()
+
+
+def test_a_server_that_ends_leaves_its_successors_socket(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with ExitStack() as ending, ExitStack() as serving:
+        old = ending.enter_context(listen(ServerConfig(uds=path)))
+        old.close()  # as uvicorn does before it finishes what was accepted
+        new = serving.enter_context(listen(ServerConfig(uds=path)))
+        new.listen()
+        ending.close()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+    assert not path.exists()
 
 
 def test_a_file_is_not_taken_for_a_dead_socket(tmp_path: Path) -> None:
