@@ -48,7 +48,7 @@ class ChatRenderer:
         # Not orjson: a template may write a lone surrogate, which the tokenizer refuses by name.
         answer = json.loads(reply)
         if "error" in answer:
-            raise InputError(f"the chat template failed: {answer['error']:.1000}")
+            raise InputError(f"the chat template failed: {answer['error']}")
         texts: list[str] = answer["texts"]
         return texts
 

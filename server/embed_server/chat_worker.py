@@ -21,6 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 MAX_SECONDS = 2
 MAX_MEMORY_BYTES = 1 << 30
 MAX_CHARS = 1 << 26
+MAX_ERROR_CHARS = 1000
 
 # Marks where the last message ends, to cut off what the template puts behind it.
 _END = "<<embed-runtime:end of the final message>> "
@@ -60,21 +61,22 @@ def main() -> None:
     for line in sys.stdin.buffer:
         # Nobody catches this signal, so it ends the process even inside one long call.
         signal.setitimer(signal.ITIMER_PROF, MAX_SECONDS)
-        reply = json.dumps(_answer(line)).encode()
+        reply = _answer(line)
         signal.setitimer(signal.ITIMER_PROF, 0)
         sys.stdout.buffer.write(reply + b"\n")
         sys.stdout.buffer.flush()
 
 
-def _answer(line: bytes) -> dict[str, Any]:
+def _answer(line: bytes) -> bytes:
     try:
-        return {"texts": render(json.loads(line))}
+        return json.dumps({"texts": render(json.loads(line))}).encode()
     except MemoryError:
-        return {"error": f"it needs more than {MAX_MEMORY_BYTES >> 20} MiB"}
+        message = f"it needs more than {MAX_MEMORY_BYTES >> 20} MiB"
     except TemplateError as error:
-        return {"error": error.message or type(error).__name__}
+        message = error.message or type(error).__name__
     except Exception as error:  # noqa: BLE001, a template can raise anything
-        return {"error": f"{type(error).__name__}: {error}"}
+        message = f"{type(error).__name__}: {error}"
+    return json.dumps({"error": message[:MAX_ERROR_CHARS]}).encode()
 
 
 def render(task: Task) -> list[str]:
@@ -161,8 +163,8 @@ def _to_json(
     )
 
 
-def _raise_exception(message: str) -> NoReturn:
-    raise TemplateError(message)
+def _raise_exception(message: object) -> NoReturn:
+    raise TemplateError(str(message))
 
 
 def _strftime_now(form: str) -> str:

@@ -180,7 +180,10 @@ def error_response(error: Exception, dialect: Dialect = CONTRACT) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = str(error.retry_after_seconds)
-    body = dialect.to_body(failure, failure.message or str(error), _find_param(error))
+    message = failure.message or str(error)
+    # Half of a pair of UTF-16, as a chat template may write it, cannot be sent.
+    message = message.encode(errors="backslashreplace").decode()
+    body = dialect.to_body(failure, message, _find_param(error))
     return Response(
         orjson.dumps(body),
         status_code=failure.status,

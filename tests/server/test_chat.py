@@ -1,5 +1,6 @@
 """Conversations: which text a template makes of them, and what a template may not do."""
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from embed_runtime import Runtime
+from embed_server import chat
 from embed_server.app import create_app
 from embed_server.chat_worker import render
 from embed_server.config import ServerConfig
@@ -146,6 +148,9 @@ def test_a_trusted_template_comes_before_the_models(trusting: TestClient, runtim
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
         ("{% if %}", "Expected an expression"),
         ("{{ nothing.at.all }}", "'nothing' is undefined"),
+        ("{{ raise_exception('\\ud800') }}", "failed: \\ud800"),
+        ("{{ raise_exception(messages) }}", "'role': 'user'"),
+        ("{{ raise_exception('a' * 9000) }}", "failed: aaa"),
     ],
 )  # fmt: skip
 def test_a_template_that_explodes_is_refused_and_the_next_one_works(
@@ -157,6 +162,20 @@ def test_a_template_that_explodes_is_refused_and_the_next_one_works(
     assert len(response.content) < 1500
     again = embed(trusting, messages=HELLO)
     assert np.array_equal(again, expected(runtime, "[CLS]user the model [SEP]"))
+
+
+def test_a_text_too_large_to_be_passed_on_is_refused(
+    trusting: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With less memory, so that it takes no second to fill.
+    worker = "from embed_server import chat_worker as w; w.MAX_MEMORY_BYTES = 1 << 28; w.main()"
+    monkeypatch.setattr(chat, "_WORKER", (sys.executable, "-c", worker))
+    # One byte for each character, and six once it is JSON, in two copies.
+    template = "{{ messages[0].content * 25000000 }}"
+    body = {"messages": [{"role": "user", "content": "\u00e9"}], "chat_template": template}
+    response = trusting.post(URL, json=body)
+    assert response.status_code == 400, response.text
+    assert "it needs more than 256 MiB" in response.json()["error"]["message"]
 
 
 def test_what_no_template_can_be_told_is_refused(client: TestClient) -> None:

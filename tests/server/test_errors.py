@@ -79,6 +79,13 @@ def test_what_could_tell_of_our_insides_is_logged_and_not_sent(dialect: Dialect)
     assert find_failure(type(broken), dialect).is_logged
 
 
+@pytest.mark.parametrize("dialect", [CONTRACT, TEI])
+def test_a_message_that_is_no_unicode_is_told_all_the_same(dialect: Dialect) -> None:
+    response = error_response(runtime_errors.InputError("half of \ud800, \u00e9"), dialect)
+    error = orjson.loads(response.body)["error"]
+    assert (error if dialect is TEI else error["message"]) == "half of \\ud800, \u00e9"
+
+
 @pytest.mark.parametrize(("dialect", "status"), [(CONTRACT, 429), (STRICT, 503), (TEI, 429)])
 def test_overload_says_when_to_come_back(dialect: Dialect, status: int) -> None:
     error = runtime_errors.OverloadedError("the queue is full", retry_after_seconds=7)
