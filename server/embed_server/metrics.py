@@ -97,11 +97,11 @@ class Metrics:
         self._of_answer(route, status).inc()
         self._of_route(route).observe(seconds)
 
-    def observe_result(self, model: str, result: EmbedResult) -> None:
-        """Count the work of one request that was embedded."""
+    def observe_results(self, model: str, results: Sequence[EmbedResult]) -> None:
+        """Count the work of one request that was embedded, in one way or in several."""
         inputs, tokens = self._of_model(model)
-        inputs.observe(len(result.num_tokens))
-        tokens.observe(int(result.num_tokens.sum()))
+        inputs.observe(sum(len(result.num_tokens) for result in results))
+        tokens.observe(sum(int(result.num_tokens.sum()) for result in results))
 
     def _find_answer(self, route: str, status: int) -> Counter:
         return self._requests.labels(route, str(status))

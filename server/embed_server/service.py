@@ -7,7 +7,7 @@ from typing import Literal
 
 from starlette.requests import Request
 
-from embed_runtime.errors import InputError, RequestTooLargeError
+from embed_runtime.errors import InputError, OverloadedError, RequestTooLargeError
 from embed_runtime.types import EmbedRequest, EmbedResult
 from embed_server.chat import ChatRenderer
 from embed_server.config import ServerConfig
@@ -96,8 +96,7 @@ class Service:
                     results = await _run_together(model, works)
         finally:
             self.num_running -= 1
-        for result in results:
-            self.metrics.observe_result(model.name, result)
+        self.metrics.observe_results(model.name, results)
         return results
 
     def allow_pieces(self, work: EmbedRequest) -> EmbedRequest:
@@ -175,13 +174,31 @@ def _refuse_above(most: int, size: int, unit: str, name: str) -> None:
 
 
 async def _run_together(model: ServedModel, works: Sequence[EmbedRequest]) -> list[EmbedResult]:
-    """Compute several works at once; where one fails, the others are dropped."""
+    """Compute several works at once; where one fails, the others are dropped.
+
+    One that finds the queue full is tried once more behind the others: it may be full of those.
+    """
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(model.run(work)) for work in works]
+            tasks = [group.create_task(_run_unless_full(model, work)) for work in works]
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
-    return [task.result() for task in tasks]
+    answers = [task.result() for task in tasks]
+    refusals = [answer for answer in answers if isinstance(answer, OverloadedError)]
+    if len(refusals) == len(works):
+        raise refusals[0]
+    return [
+        await model.run(work) if isinstance(answer, OverloadedError) else answer
+        for work, answer in zip(works, answers, strict=True)
+    ]
+
+
+async def _run_unless_full(model: ServedModel, work: EmbedRequest) -> EmbedResult | OverloadedError:
+    """Compute vectors; a full queue is an answer too, which stops no other work."""
+    try:
+        return await model.run(work)
+    except OverloadedError as refusal:
+        return refusal
 
 
 def _by_name(models: Sequence[ServedModel]) -> Mapping[str, ServedModel]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from embed_runtime import EmbedRequest, EmbedResult, Runtime, RuntimeConfig
+from embed_runtime import EmbedRequest, EmbedResult, OverloadedError, Runtime, RuntimeConfig
 from embed_runtime.engines.dummy import DummyEngine
 from embed_runtime.scheduler import Scheduler
 from embed_runtime.tokenizer import Tokenizer
@@ -182,6 +182,58 @@ def test_a_full_queue_answers_one_input_like_many(
     assert (error["code"], error["type"]) == expected
     assert int(response.headers["Retry-After"]) >= 1
     assert "the queue is full" in error["message"]
+
+
+PAIRS = [
+    ("/score", {"queries": ["a", "the"], "documents": ["of", "to"]}),
+    ("/rerank", {"query": "a", "documents": ["of", "to"]}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), PAIRS)
+def test_a_side_that_its_sibling_left_no_space_comes_after_it(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    expected = client.post(path, json=body).json()
+    asubmit = Runtime.asubmit
+    taken: list[EmbedRequest] = []
+
+    async def take_one(runtime: Runtime, request: EmbedRequest) -> EmbedResult:
+        if taken:
+            raise OverloadedError("the queue is full")
+        taken.append(request)
+        try:
+            await asyncio.sleep(0)  # the sibling comes
+            return await asubmit(runtime, request)
+        finally:
+            taken.remove(request)
+
+    monkeypatch.setattr(Runtime, "asubmit", take_one)
+    response = client.post(path, json=body)
+    assert response.status_code == 200
+    assert response.json() | {"id": "", "created": 0} == expected | {"id": "", "created": 0}
+
+
+@pytest.mark.parametrize(
+    ("full_for", "tries"),
+    [(["document"], ["document", "document"]), (["query", "document"], ["query", "document"])],
+)
+def test_a_queue_full_of_others_is_still_said(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, full_for: list[str], tries: list[str]
+) -> None:
+    asubmit = Runtime.asubmit
+    refused: list[object] = []
+
+    async def refuse(runtime: Runtime, request: EmbedRequest) -> EmbedResult:
+        if request.prompt_name in full_for:
+            refused.append(request.prompt_name)
+            raise OverloadedError("the queue is full", retry_after_seconds=7)
+        return await asubmit(runtime, request)
+
+    monkeypatch.setattr(Runtime, "asubmit", refuse)
+    response = client.post("/rerank", json={"query": "a", "documents": ["of", "to"]})
+    assert (response.status_code, response.headers["Retry-After"]) == (429, "7")
+    assert refused == tries
 
 
 def test_a_vector_that_is_not_finite_is_an_error_that_names_its_input(

@@ -155,7 +155,7 @@ def test_where_one_side_fails_the_others_work_is_dropped(
 
     async def asubmit(request: EmbedRequest) -> EmbedResult:
         if request.inputs == ["the query"]:
-            raise OverloadedError("full")
+            raise EngineError("out of memory")
         try:
             await asyncio.get_running_loop().create_future()
         finally:
@@ -164,7 +164,7 @@ def test_where_one_side_fails_the_others_work_is_dropped(
 
     monkeypatch.setattr(runtime, "asubmit", asubmit)
     body = {"query": "the query", "documents": ["a", "b"]}
-    assert client.post("/rerank", json=body).status_code == 429
+    assert client.post("/rerank", json=body).status_code == 500
     assert dropped == [["a", "b"]]
 
 
@@ -189,6 +189,14 @@ def test_metrics_count_requests_tokens_and_batches(client: TestClient) -> None:
     assert samples["embed_queue_inputs", "dummy"] == samples["embed_queue_tokens", "dummy"] == 0
     assert samples["embed_engine_seconds_total", "dummy"] > 0
     assert samples["embed_model_info", "cpu", "dummy", "dummy", "fp32"] == 1
+
+
+def test_metrics_count_both_sides_of_a_score_as_one_request(client: TestClient) -> None:
+    answer = client.post("/rerank", json={"query": "the model", "documents": ["a", "the"]})
+    samples = read_metrics(client)
+    for name, total in ("inputs", 3), ("tokens", answer.json()["usage"]["total_tokens"]):
+        assert samples[f"embed_request_{name}_count", "dummy"] == 1
+        assert samples[f"embed_request_{name}_sum", "dummy"] == total
 
 
 def test_metrics_speak_openmetrics_when_asked(client: TestClient) -> None:
