@@ -18,6 +18,7 @@ from embed_server.app import create_app
 from embed_server.bundles import BundleSource, name_sources, open_models
 from embed_server.chat_template import check_special_tokens, open_chat_template
 from embed_server.config import ServerConfig
+from embed_server.connection import Connection
 from embed_server.listening import address_of, check_tls, listen
 from embed_server.logs import log_options, start_logging
 from embed_server.served_model import ServedModel
@@ -93,6 +94,7 @@ class _Server(uvicorn.Server):
 def _uvicorn_config(app: FastAPI, config: ServerConfig) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=Connection,
         lifespan="off",
         ws="none",
         log_config=None,
