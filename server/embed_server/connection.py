@@ -1,9 +1,14 @@
-"""`Connection`: uvicorn's protocol, with a limit to what a request says before its body."""
+"""`Connection`: uvicorn's protocol, with a limit to headers, and deaf to offers of HTTP/2."""
+
+import re
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # Twice what nginx lets through unless it is told otherwise.
 MAX_HEAD_BYTES = 1 << 16
+
+# What Java's client puts into every request over http. A server may ignore it (RFC 9110, 7.8).
+_OFFER_OF_HTTP2 = re.compile(rb"\r\nUpgrade:[ \t]*h2c[ \t]*(?=\r\n|\Z)", re.IGNORECASE)
 
 _TOO_LARGE = b"The request has more than %d bytes of headers." % MAX_HEAD_BYTES
 _ANSWER = (
@@ -17,12 +22,20 @@ class Connection(HttpToolsProtocol):
 
     They are held in memory before anybody can ask for a key. The same holds for the headers behind
     a body in chunks: whatever comes without being a part of a body counts.
+
+    An offer to go on in HTTP/2 is taken out, for the parser would skip the body of a request that
+    has one.
     """
 
     _num_held = 0
+    _is_at_start = True
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, in parts that do not go beyond the limit."""
+        if self._is_at_start and b"h2c" in data:
+            head, end, rest = data.partition(b"\r\n\r\n")
+            data = _OFFER_OF_HTTP2.sub(b"", head) + end + rest
+        self._is_at_start = False
         while data and not self.transport.is_closing():
             room = MAX_HEAD_BYTES - self._num_held
             if not room:
@@ -45,6 +58,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Take note that a new request begins."""
         self._num_held = 0
+        self._is_at_start = True
         super().on_message_complete()
 
     def _refuse(self) -> None:

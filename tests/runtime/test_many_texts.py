@@ -92,8 +92,12 @@ class TestWindows:
         config = RuntimeConfig(max_batch_tokens=5, max_cache_bytes=1 << 20)
         with Runtime(dummy_bundle("small"), config=config) as small:
             small.embed(many_texts[::2])
-            has_space = cycle([True, True, False])
-            monkeypatch.setattr(Scheduler, "_has_space", lambda *_: next(has_space))
+            answers = cycle([True, True, False])
+
+            def has_space(_scheduler: Scheduler, _num_tokens: int) -> bool:
+                return next(answers)
+
+            monkeypatch.setattr(Scheduler, "_has_space", has_space)
             assert np.array_equal(asyncio.run(small.aembed(many_texts)), expected)
 
     def test_errors_name_the_position_among_all_texts(

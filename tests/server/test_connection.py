@@ -49,3 +49,28 @@ def test_large_headers_are_refused_and_large_bodies_are_not(
     assert answers.startswith(b"HTTP/1.1 401 ")
     assert refused in answers
     assert server.stop() == 0
+
+
+def test_an_offer_of_http2_costs_a_request_nothing(
+    start_server: Any, dummy_bundle: Callable[..., Path]
+) -> None:
+    """As Java's client makes it, head and body apart, on a connection that stays."""
+    server = start_server(dummy_bundle())
+    body = b'{"input": ["a", "b"]}'
+    head = (
+        b"POST /v1/embeddings HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        b"Content-Length: %d\r\nHost: x\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+        b"Upgrade: h2c\r\nContent-Type: application/json\r\n\r\n" % len(body)
+    )
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        answers = connection.makefile("rb")
+        for _ in range(2):
+            connection.sendall(head)
+            connection.sendall(body)
+            assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+            headers = dict(
+                line.rstrip().split(b": ", 1) for line in iter(answers.readline, b"\r\n")
+            )
+            answer = answers.read(int(headers[b"content-length"]))
+            assert answer.count(b'"object":"embedding"') == 2
+    assert server.stop() == 0
