@@ -21,7 +21,7 @@ from embed_runtime.types import NO_ADAPTER, EmbedRequest, TokenizedInput
 # Up to so many characters a request is tokenized on the event loop: that takes at most 0.25 ms
 # there (0.24 us a character, MiniLM, Zen 4), and asking another thread 0.05 ms of both.
 _INLINE_CHARS = 1000
-# What an input takes beside its characters and its prompt's, in characters.
+# What an input takes beside its characters and its prompt's, in characters (about 10 us).
 _CHARS_PER_INPUT = 40
 # For estimates only. English has 4 to 5 characters a token.
 _CHARS_PER_TOKEN = 4

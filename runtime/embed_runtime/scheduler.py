@@ -319,13 +319,9 @@ class Scheduler:
 
     def _begin(self, work: Work) -> bool:
         """Take note of a batch that starts, unless nobody wants it any more."""
-        rows = [row for row in work.rows if row.num_wanted]
-        if rows and (work.job is None or work.job.is_open):
-            if len(rows) < len(work.rows):
-                work.rows, work.batch = rows, None
-            work.num_wanted = sum(row.num_wanted for row in rows)
+        if work.drop_unwanted():
             self._num_busy += 1
-            self._num_busy_tokens += sum(row.item.num_tokens for row in rows)
+            self._num_busy_tokens += sum(row.item.num_tokens for row in work.rows)
             self._num_large += not work.is_small
             self._wake()
             return True

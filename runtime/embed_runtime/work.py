@@ -47,6 +47,14 @@ class Work:
         self.seconds = 0.0
         self._outputs: Mapping[OutputName, FloatArray] = {}
 
+    def drop_unwanted(self) -> bool:
+        """Leave out rows that nobody wants any more; tell whether it is still worth running."""
+        rows = [row for row in self.rows if row.num_wanted]
+        if len(rows) < len(self.rows):
+            self.rows, self.batch = rows, None
+        self.num_wanted = sum(row.num_wanted for row in rows)
+        return bool(rows) and (self.job is None or self.job.is_open)
+
     def collate(self) -> Batch:
         """Lay the rows out, unless that is done."""
         if self.batch is None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from pathlib import Path
@@ -14,6 +14,7 @@ import pytest
 from embed_runtime import InputError, Runtime, RuntimeConfig
 from embed_runtime.scheduler import Scheduler
 
+HeldTokens = Callable[..., int]
 MakeBundle = Callable[..., Path]
 
 SECONDS = 30
@@ -43,9 +44,24 @@ class TestWindows:
         encoded = small.encode(wrap(many_texts))
         assert np.array_equal([output.data for output in encoded], expected)
 
-    def test_only_a_few_are_held(
-        self, dummy_bundle: MakeBundle, gate: Any, many_texts: list[str]
-    ) -> None:
+    @pytest.fixture
+    def held_tokens(self, dummy_bundle: MakeBundle, gate: Any) -> HeldTokens:
+        """Embed texts, in windows of about 80 tokens; tell how many wait during the first batch."""
+
+        def held_tokens(texts: Iterable[str], **options: Any) -> int:
+            with Runtime(dummy_bundle(), config=RuntimeConfig(max_batch_tokens=5)) as small:
+                gate.shut()
+                embedding = threading.Thread(target=small.embed, args=(texts,), kwargs=options)
+                embedding.start()
+                assert gate.entered.wait(SECONDS)
+                tokens = small.stats().waiting_tokens
+                gate.opened.set()
+                embedding.join()
+            return tokens
+
+        return held_tokens
+
+    def test_only_a_few_are_held(self, held_tokens: HeldTokens, many_texts: list[str]) -> None:
         read = 0
 
         def texts() -> Iterator[str]:
@@ -54,31 +70,12 @@ class TestWindows:
                 read += 1
                 yield text
 
-        with Runtime(dummy_bundle(), config=RuntimeConfig(max_batch_tokens=5)) as small:
-            gate.shut()
-            embedding = threading.Thread(target=small.embed, args=(texts(),))
-            embedding.start()
-            assert gate.entered.wait(SECONDS)
-            tokens = small.stats().waiting_tokens
-            gate.opened.set()
-            embedding.join()
-        assert tokens < 3 * 2 * 80
+        assert held_tokens(texts()) < 3 * 2 * 80
         assert read == 300
 
-    def test_prompts_and_special_tokens_count(self, dummy_bundle: MakeBundle, gate: Any) -> None:
-        with Runtime(dummy_bundle(), config=RuntimeConfig(max_batch_tokens=5)) as small:
-            gate.shut()
-            embedding = threading.Thread(
-                target=small.embed,
-                args=([str(number) for number in range(300)],),
-                kwargs={"prompt": "water " * 10},
-            )
-            embedding.start()
-            assert gate.entered.wait(SECONDS)
-            tokens = small.stats().waiting_tokens
-            gate.opened.set()
-            embedding.join()
-        assert tokens < 3 * 2 * 80
+    def test_prompts_and_special_tokens_count(self, held_tokens: HeldTokens) -> None:
+        texts = [str(number) for number in range(300)]
+        assert held_tokens(texts, prompt="water " * 10) < 3 * 2 * 80
 
     def test_space_that_somebody_else_took_costs_nothing(
         self,

@@ -258,8 +258,9 @@ def _keep_weights_narrow(graph: Any) -> None:
     """Have weights of 16 bits stay that while the graph is compiled.
 
     Else the library widens them to float32 first, and rounds them back to what they were: a model
-    of 600 million parameters takes 3.6 instead of 1.9 GB and four times as long to compile. Where
-    products are computed in float32, weights that are wide before are faster (benchmarks/LOG.md).
+    of 600 million parameters takes 3,627 MiB instead of 1,946, and four times as long to compile.
+    Where products are computed in float32, weights that are wide before are faster
+    (benchmarks/LOG.md).
     """
     for node in graph.get_ops():
         if node.get_type_name() == "Convert" and _is_narrow_weight(node.input_value(0)):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from embed_runtime import EngineError
 from embed_runtime.jobs import Job
 from embed_runtime.scheduler import Scheduler
 from embed_runtime.types import FloatArray
@@ -51,6 +52,8 @@ def test_a_batch_that_was_prepared_is_dropped_or_shrinks(
     wait(jobs, SECONDS)
     until(lambda: scheduler.stats().running_inputs == 0)
     assert all(2 not in batch.input_ids for batch in gate.batches)
+    # What was dropped did not share a row with what was not.
+    assert scheduler.stats().deduplicated == 0
 
     blocking = submit(scheduler, 4)
     until(blocking.done)
@@ -92,19 +95,24 @@ def test_in_the_moment_of_delivery_harms_nobody_else(
         cancelled.result(SECONDS)
 
 
-def test_inputs_of_cancelled_jobs_do_not_count_as_twins(
-    start: Start, gate: Any, submit: Submit, until: Until
+def test_what_one_job_cannot_take_harms_nobody_else(
+    start: Start, gate: Any, submit: Submit, alone: Alone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scheduler = start(gate, max_tokens=30)
-    jobs = [submit(scheduler, 0)]
-    gate.wait_for_batch()
-    jobs += [submit(scheduler, content) for content in (1, 2, 3)]
-    until(lambda: scheduler.stats().running_inputs == 4)
-    assert jobs[2].cancel()
-    gate.open(10)
-    wait(jobs, SECONDS)
-    until(lambda: scheduler.stats().rows == 3)
-    assert scheduler.stats().deduplicated == 0
+    receive = Job.receive
+
+    def receive_or_fail(job: Job, *values: Any) -> bool:
+        if job is failing:
+            raise MemoryError
+        return receive(job, *values)
+
+    monkeypatch.setattr(Job, "receive", receive_or_fail)
+    scheduler = start(gate)
+    failing, kept = submit(scheduler, 1, 2), submit(scheduler, 2, 3)
+    gate.open(3)
+    with pytest.raises(EngineError, match="cannot be taken: MemoryError"):
+        failing.result(SECONDS)
+    assert np.array_equal(kept.result(SECONDS).vectors, alone(2, 3))
+    assert np.array_equal(submit(scheduler, 4).result(SECONDS).vectors, alone(4))
 
 
 def test_is_too_late_when_the_answer_is_there(start: Start, submit: Submit) -> None:
